@@ -1,0 +1,3 @@
+"""Face-forgery detectors that keep learning."""
+
+__version__ = "0.1.0"

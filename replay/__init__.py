@@ -1,0 +1,1 @@
+"""What is remembered: queues, neighbours, exemplars, prototypes, clusters."""

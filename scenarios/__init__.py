@@ -1,0 +1,1 @@
+"""What is seen: manifests, forging, capture profiles, streams."""

@@ -1,0 +1,1 @@
+"""Portraits rendered procedurally: faces of nobody, for demos and tests."""
