@@ -14,6 +14,7 @@ Choices that change pixels, so that they are known:
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -25,7 +26,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from ffd_continual.scenarios.errors import FFDError
 
@@ -35,12 +46,23 @@ PathLike = str | os.PathLike[str]
 MAX_PIXELS = 100_000_000
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 _JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe"})
-# MPO is what many cameras write under .jpg: a JPEG with a second picture behind it.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+# Pillow loads plugins lazily and fails on an allowed format that is not loaded yet: each is imported above by name.
+_FORMATS = tuple(
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        WebPImagePlugin.WebPImageFile,
+        TiffImagePlugin.TiffImageFile,
+        BmpImagePlugin.BmpImageFile,
+        GifImagePlugin.GifImageFile,
+    )
+)
 _MARK = re.compile(r"ffd_continual: forged \((.*)\)", re.DOTALL)
 _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131
 # What Pillow's decoders raise on broken files; anything else is a fault of this program and must surface.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
+_BAD_EXIF = (SyntaxError, ValueError, KeyError, TypeError, EOFError, struct.error)
 _BROKEN_DATA = (*_BROKEN, struct.error, zlib.error, MemoryError)
 
 
@@ -88,7 +110,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation asks; unreadable EXIF counts as none."""
     try:
         turned = ImageOps.exif_transpose(picture)
-    except (SyntaxError, ValueError, struct.error, KeyError, TypeError, EOFError):
+    except _BAD_EXIF:
         return picture
     return turned if turned is not None else picture
 
@@ -140,7 +162,7 @@ def read_size(path: PathLike) -> tuple[int, int]:
         width, height = picture.size
         try:
             sideways = picture.getexif().get(0x0112) in (5, 6, 7, 8)
-        except (SyntaxError, ValueError, struct.error, KeyError, TypeError, EOFError):
+        except _BAD_EXIF:
             sideways = False
     return (width, height) if sideways else (height, width)
 
@@ -152,10 +174,8 @@ def read_mark(path: PathLike) -> str | None:
     """
     with _open(path) as picture:
         texts = [value for value in picture.info.values() if isinstance(value, (str, bytes))]
-        try:
+        with contextlib.suppress(*_BAD_EXIF):
             texts.append(str(picture.getexif().get(_EXIF_DESCRIPTION, "")))
-        except (SyntaxError, ValueError, struct.error, KeyError, TypeError, EOFError):
-            pass
     for text in texts:
         found = _MARK.fullmatch(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
         if found:
@@ -220,7 +240,7 @@ def write_picture(path: PathLike, image: Picture, forged: str | None = None, qua
 
 
 def write_mask(path: PathLike, mask: Picture) -> None:
-    """Write a mask ``(H, W)`` uint8 as PNG, value for value. Raises `PictureError` and `FFDError` as `write_picture`."""
+    """Write a mask ``(H, W)`` uint8 as PNG, value for value. Raises as `write_picture`."""
     where = Path(path)
     _check_pixels(mask, where, 2)
     if where.suffix.lower() != ".png":
