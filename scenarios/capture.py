@@ -164,7 +164,8 @@ def _jpeg(image: Image, quality: int) -> Image:
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR) if done else None
     if decoded is None:
         raise FFDError("this OpenCV build cannot write JPEG. Install opencv-python-headless from its wheel.")
-    return np.ascontiguousarray(decoded[..., ::-1])  # type: ignore[arg-type]
+    flipped: Image = np.ascontiguousarray(decoded[..., ::-1], dtype=np.uint8)
+    return flipped
 
 
 def h264_frame(image: Image, crf: int) -> Image:
