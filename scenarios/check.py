@@ -1,0 +1,235 @@
+"""Every fault of a manifest, with its place: files, labels, and persons, videos or pictures on two sides of a split.
+
+A fault makes results wrong or a run fail; a warning is worth knowing. Names count within their ``dataset``, as in
+`ffd_continual.scenarios.splits`: person "001" of two data sets is two persons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.manifest import Manifest
+from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
+from ffd_continual.scenarios.pictures import read_picture
+
+_LABELS = ("real", "forged")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault: ``row`` is the CSV line or Parquet row (both from 1), None where it concerns the whole table."""
+
+    row: int | None
+    column: str
+    kind: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What looking at one file gave: its bytes' hash, (height, width) or why it cannot be read."""
+
+    exists: bool
+    digest: str = ""
+    size: tuple[int, int] | None = None
+    error: str = ""
+
+
+class _Rows:
+    """The table as plain lists, which are many times faster than cells of a DataFrame."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        table = manifest.table
+        self.count = len(table)
+        self.lines = manifest.lines.tolist()
+        self.unit = manifest.unit
+        self.text = {str(name): table[name].tolist() for name in table.columns}
+        self.file = {
+            name: [os.path.normpath(manifest.absolute(cell)) if cell else "" for cell in self.text[name]]
+            for name in ("path", "pair", "mask")
+        }
+
+    def fault(self, row: int, column: str, kind: str, message: str) -> Fault:
+        return Fault(int(self.lines[row]), column, kind, message)
+
+    def at(self, row: int) -> str:
+        return f"{self.unit} {self.lines[row]}"
+
+
+def _look(path: str, decode: bool) -> _Seen:
+    if not os.path.isfile(path):
+        return _Seen(False)
+    if not decode:
+        return _Seen(True)
+    try:
+        height, width = read_picture(path).shape[:2]
+        # Streamed: a picture's file may be far larger than its pixels.
+        with Path(path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except FFDError as error:
+        return _Seen(True, error=str(error))
+    except OSError as error:
+        return _Seen(True, error=f"cannot read {path}: {error.strerror or error}")
+    return _Seen(True, digest, (height, width))
+
+
+def _look_at_all(rows: _Rows, decode: bool, workers: int, progress: bool) -> dict[str, _Seen]:
+    paths = sorted({path for files in rows.file.values() for path in files if path})
+    bar = tqdm(total=len(paths), desc="check", unit="file", disable=None if progress else True)
+    with bar, ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+        seen: dict[str, _Seen] = {}
+        for path, one in zip(paths, pool.map(_look, paths, [decode] * len(paths)), strict=True):
+            seen[path] = one
+            bar.update()
+    return seen
+
+
+def _file_faults(rows: _Rows, seen: dict[str, _Seen]) -> Iterator[Fault]:
+    for row in range(rows.count):
+        main = seen[rows.file["path"][row]]
+        for column in ("path", "pair", "mask"):
+            name, path = rows.text[column][row], rows.file[column][row]
+            if not path:
+                continue
+            one = seen[path]
+            if not one.exists:
+                kind = "missing-file" if column == "path" else f"missing-{column}"
+                yield rows.fault(row, column, kind, f"{name} does not exist")
+            elif one.error:
+                yield rows.fault(row, column, "unreadable-picture", one.error)
+            elif column != "path" and one.size and main.size and one.size != main.size:
+                sizes = f"{one.size[1]} x {one.size[0]}, the face {main.size[1]} x {main.size[0]}"
+                yield rows.fault(row, column, f"{column}-size", f"{name} is {sizes} pixels")
+        stated = rows.text["sha256"][row]
+        if stated and main.digest and stated != main.digest:
+            yield rows.fault(row, "sha256", "sha256-mismatch", f"the file has {main.digest[:16]}..., not as stated")
+        text = rows.text["landmarks"][row]
+        if text and main.size:
+            points = np.asarray(json.loads(text), dtype=np.float64)
+            low, high = points.min(axis=0), points.max(axis=0)
+            if high.min() < 0 or low[0] > main.size[1] or low[1] > main.size[0]:
+                yield rows.fault(row, "landmarks", "landmarks-outside", "the landmarks lie outside the picture")
+
+
+def _label_faults(rows: _Rows) -> Iterator[Fault]:
+    for row, (label, forgery) in enumerate(zip(rows.text["label"], rows.text["forgery"], strict=True)):
+        if (label == 0) != (forgery == REAL):
+            message = f"label {label} ({_LABELS[label]}) contradicts forgery {forgery!r}"
+            yield rows.fault(row, "label", "contradictory-label", message)
+
+
+def _same_thing_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
+    """Rows of the same file or the same bytes: doubled, labelled twice, or in two splits."""
+    for column, keys in (("path", rows.file["path"]), ("sha256", digests)):
+        groups: dict[str, list[int]] = defaultdict(list)
+        for row, key in enumerate(keys):
+            if key:
+                groups[key].append(row)
+        what = "file" if column == "path" else "content"
+        for members in groups.values():
+            first = members[0]
+            for row in members[1:]:
+                # The same path has the same bytes: said once, under "path".
+                if column == "sha256" and rows.file["path"][row] == rows.file["path"][first]:
+                    continue
+                if column == "path":
+                    yield rows.fault(row, column, "duplicate-row", f"the same file as {rows.at(first)}")
+                if rows.text["label"][row] != rows.text["label"][first]:
+                    message = f"the same {what} as {rows.at(first)}, where it is {_LABELS[rows.text['label'][first]]}"
+                    yield rows.fault(row, "label", "contradictory-label", message)
+    yield from _crossing(rows, "sha256", "picture-in-two-splits", lambda row: [digests[row]], "the picture", False)
+
+
+def _crossing(
+    rows: _Rows, column: str, kind: str, names: Callable[[int], Iterable[str]], word: str, named: bool = True
+) -> Iterator[Fault]:
+    """A fault for each row whose name is in another split than most rows of that name (ties: the earlier split)."""
+    where: dict[str, list[int]] = defaultdict(list)
+    splits = rows.text["split"]
+    for row in range(rows.count):
+        for name in dict.fromkeys(names(row)):
+            if name and splits[row]:
+                where[name].append(row)
+    for name, members in where.items():
+        counts = Counter(splits[row] for row in members)
+        if len(counts) < 2:
+            continue
+        home = max(counts, key=lambda split: (counts[split], -SPLITS.index(split)))
+        first = next(row for row in members if splits[row] == home)
+        shown = f"{word} {name.split(chr(31))[-1]!r}" if named else word
+        for row in members:
+            if splits[row] != home:
+                message = f"{shown} is in {splits[row]} here and in {home} at {rows.at(first)} ({counts[home]} there)"
+                yield rows.fault(row, column, kind, message)
+
+
+def _split_faults(rows: _Rows) -> Iterator[Fault]:
+    text = rows.text
+
+    def within(column: str) -> Callable[[int], str]:
+        return lambda row: f"{text['dataset'][row]}\x1f{text[column][row]}" if text[column][row] else ""
+
+    identity, source, video = within("identity"), within("source_identity"), within("video")
+    people = list(_crossing(rows, "identity", "identity-in-two-splits", lambda r: [identity(r), source(r)], "person"))
+    for fault in people:
+        yield fault
+    yield from _crossing(rows, "video", "video-in-two-splits", lambda row: [video(row)], "video")
+    split_of = dict(zip(rows.file["path"], text["split"], strict=True))
+    for row, pair in enumerate(rows.file["pair"]):
+        here, there = text["split"][row], split_of.get(pair, "")
+        if here and there and here != there:
+            message = f"the pair {text['pair'][row]} is in {there}, this face in {here}"
+            yield rows.fault(row, "pair", "pair-in-two-splits", message)
+
+
+def _warnings(rows: _Rows) -> Iterator[Fault]:
+    def warn(column: str, kind: str, message: str) -> Fault:
+        return Fault(None, column, kind, message, warning=True)
+
+    splits, labels, forgeries = rows.text["split"], rows.text["label"], rows.text["forgery"]
+    counts = Counter(zip(splits, labels, strict=True))
+    unassigned = sum(1 for split in splits if not split)
+    if unassigned:
+        yield warn("split", "unassigned", f"{unassigned} of {rows.count} faces have no split yet")
+    if unassigned < rows.count:
+        for split in SPLITS:
+            absent = [word for label, word in enumerate(_LABELS) if not counts[split, label]]
+            if len(absent) == 2:
+                yield warn("split", "empty-split", f"the split {split} is empty")
+            elif absent:
+                yield warn("split", "one-class-split", f"the split {split} has no {absent[0]} face")
+        stands = {(forgery, split) for forgery, split, label in zip(forgeries, splits, labels, strict=True) if label}
+        for forgery in sorted({forgery for forgery, split in stands if split == "train"}):
+            for split in ("valid", "test"):
+                if (forgery, split) not in stands:
+                    yield warn("forgery", "forgery-not-in-split", f"{forgery} is in train but not in {split}")
+    unknown = sum(1 for cells in zip(rows.text["identity"], rows.text["video"], strict=True) if not any(cells))
+    if unknown:
+        message = f"{unknown} of {rows.count} faces have neither identity nor video: leaks between splits stay unseen"
+        yield warn("identity", "unknown-person", message)
+
+
+def check_manifest(manifest: Manifest, pictures: bool = True, workers: int = 1, progress: bool = True) -> list[Fault]:
+    """Every fault of the manifest, then its warnings, each in the order of the file.
+
+    ``pictures`` decodes every picture, pair and mask (compares sizes, content and hashes); without it only their being
+    there is checked. ``workers``: threads that decode. ``progress``: a bar on a terminal.
+    """
+    rows = _Rows(manifest)
+    seen = _look_at_all(rows, pictures, workers, progress)
+    digests = [seen[path].digest or stated for path, stated in zip(rows.file["path"], rows.text["sha256"], strict=True)]
+    faults = [*_file_faults(rows, seen), *_label_faults(rows), *_same_thing_faults(rows, digests), *_split_faults(rows)]
+    faults.sort(key=lambda fault: fault.row or 0)
+    return [*faults, *_warnings(rows)]
