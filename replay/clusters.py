@@ -29,7 +29,12 @@ def one_faiss_thread() -> Iterator[None]:
 
 
 def fit_clusters(
-    features: NDArray[np.float32], k: int, seed: int, iterations: int = 25, points_per_cluster: int = 4
+    features: NDArray[np.float32],
+    k: int,
+    seed: int,
+    iterations: int = 25,
+    points_per_cluster: int = 4,
+    restarts: int = 3,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """K-means: features (n, D) -> centroids (k', D) float32 and assignment (n,) int64 in 0..k'-1.
 
@@ -50,6 +55,7 @@ def fit_clusters(
             points.shape[1],
             count,
             niter=iterations,
+            nredo=restarts,  # k-means from random points meets poor optima; the best of a few starts is kept
             seed=seed % 2**31,  # FAISS holds the seed as a C int
             min_points_per_centroid=1,  # `count` already scales; without this FAISS warns below 39 points a cluster
             max_points_per_centroid=len(points),  # never train on a subsample

@@ -40,9 +40,10 @@ def test_ring_equals_feeding_one_by_one(capacity):
 
 def test_state_travels_and_continues_identically():
     first, second = FeatureQueue(5, 3), FeatureQueue(5, 3)
-    first.enqueue(torch.randn(7, 3), torch.arange(7))
+    generator = torch.Generator().manual_seed(0)
+    first.enqueue(torch.randn(7, 3, generator=generator), torch.arange(7))
     second.load_state_dict(first.state_dict())
-    more = torch.randn(3, 3)
+    more = torch.randn(3, 3, generator=generator)
     first.enqueue(more, torch.arange(3))
     second.enqueue(more, torch.arange(3))
     for name, value in first.state_dict().items():
