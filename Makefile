@@ -61,7 +61,7 @@ types: install ## mypy --strict over all rooms
 # setuptools never empties build/lib: a deleted module would live on in the wheel.
 wheel: install ## dist/*.whl
 	@rm -rf build/lib build/bdist.* dist
-	$(PY) -m build --wheel --no-isolation --outdir dist
+	$(PY) -m build -q --wheel --no-isolation --outdir dist
 
 clean: ## remove what the other targets made, but .venv and runs/
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
