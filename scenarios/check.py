@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
 from ffd_continual.scenarios.pictures import read_picture
 
 _LABELS = ("real", "forged")
+_PORTION = 256
+Named = list[tuple[str, str]]  # (column, name within its data set)
+_APART = "\x1f"
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,14 @@ def _look(path: str, decode: bool) -> _Seen:
 def _look_at_all(rows: _Rows, decode: bool, workers: int, progress: bool) -> dict[str, _Seen]:
     paths = sorted({path for files in rows.file.values() for path in files if path})
     bar = tqdm(total=len(paths), desc="check", unit="file", disable=None if progress else True)
+    seen: dict[str, _Seen] = {}
     with bar, ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
-        seen: dict[str, _Seen] = {}
-        for path, one in zip(paths, pool.map(_look, paths, [decode] * len(paths)), strict=True):
-            seen[path] = one
-            bar.update()
+        # In portions, so that Ctrl-C has to wait for one only and a million files queue no million tasks.
+        for begin in range(0, len(paths), _PORTION):
+            part = paths[begin : begin + _PORTION]
+            for path, one in zip(part, pool.map(_look, part, [decode] * len(part)), strict=True):
+                seen[path] = one
+                bar.update()
     return seen
 
 
@@ -131,7 +137,7 @@ def _label_faults(rows: _Rows) -> Iterator[Fault]:
 
 
 def _same_thing_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
-    """Rows of the same file or the same bytes: doubled, labelled twice, or in two splits."""
+    """Rows of the same file or of the same bytes: doubled, or labelled in two ways."""
     for column, keys in (("path", rows.file["path"]), ("sha256", digests)):
         groups: dict[str, list[int]] = defaultdict(list)
         for row, key in enumerate(keys):
@@ -146,46 +152,48 @@ def _same_thing_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
                     continue
                 if column == "path":
                     yield rows.fault(row, column, "duplicate-row", f"the same file as {rows.at(first)}")
+                elif rows.text["label"][row] == rows.text["label"][first]:
+                    message = f"the same picture as {rows.at(first)} under another name"
+                    yield Fault(int(rows.lines[row]), "path", "duplicate-picture", message, warning=True)
                 if rows.text["label"][row] != rows.text["label"][first]:
                     message = f"the same {what} as {rows.at(first)}, where it is {_LABELS[rows.text['label'][first]]}"
                     yield rows.fault(row, "label", "contradictory-label", message)
-    yield from _crossing(rows, "sha256", "picture-in-two-splits", lambda row: [digests[row]], "the picture", False)
 
 
-def _crossing(
-    rows: _Rows, column: str, kind: str, names: Callable[[int], Iterable[str]], word: str, named: bool = True
-) -> Iterator[Fault]:
+def _crossing(rows: _Rows, kind: str, names: Callable[[int], Named], word: str) -> Iterator[Fault]:
     """A fault for each row whose name is in another split than most rows of that name (ties: the earlier split)."""
-    where: dict[str, list[int]] = defaultdict(list)
+    where: dict[str, dict[int, str]] = defaultdict(dict)
     splits = rows.text["split"]
     for row in range(rows.count):
-        for name in dict.fromkeys(names(row)):
+        for column, name in names(row):
             if name and splits[row]:
-                where[name].append(row)
+                where[name].setdefault(row, column)
     for name, members in where.items():
         counts = Counter(splits[row] for row in members)
         if len(counts) < 2:
             continue
         home = max(counts, key=lambda split: (counts[split], -SPLITS.index(split)))
         first = next(row for row in members if splits[row] == home)
-        shown = f"{word} {name.split(chr(31))[-1]!r}" if named else word
-        for row in members:
+        shown = f"{word} {name.split(_APART)[1]!r}" if _APART in name else word
+        for row, column in members.items():
             if splits[row] != home:
                 message = f"{shown} is in {splits[row]} here and in {home} at {rows.at(first)} ({counts[home]} there)"
                 yield rows.fault(row, column, kind, message)
 
 
-def _split_faults(rows: _Rows) -> Iterator[Fault]:
+def _split_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
     text = rows.text
 
-    def within(column: str) -> Callable[[int], str]:
-        return lambda row: f"{text['dataset'][row]}\x1f{text[column][row]}" if text[column][row] else ""
+    def named(row: int, *columns: str) -> Named:
+        dataset = text["dataset"][row]
+        return [(column, f"{dataset}{_APART}{text[column][row]}") for column in columns if text[column][row]]
 
-    identity, source, video = within("identity"), within("source_identity"), within("video")
-    people = list(_crossing(rows, "identity", "identity-in-two-splits", lambda r: [identity(r), source(r)], "person"))
-    for fault in people:
-        yield fault
-    yield from _crossing(rows, "video", "video-in-two-splits", lambda row: [video(row)], "video")
+    yield from _crossing(
+        rows, "identity-in-two-splits", lambda row: named(row, "identity", "source_identity"), "person"
+    )
+    yield from _crossing(rows, "video-in-two-splits", lambda row: named(row, "video"), "video")
+    content = [digest or path for digest, path in zip(digests, rows.file["path"], strict=True)]
+    yield from _crossing(rows, "picture-in-two-splits", lambda row: [("path", content[row])], "the picture")
     split_of = dict(zip(rows.file["path"], text["split"], strict=True))
     for row, pair in enumerate(rows.file["pair"]):
         here, there = text["split"][row], split_of.get(pair, "")
@@ -230,6 +238,6 @@ def check_manifest(manifest: Manifest, pictures: bool = True, workers: int = 1, 
     rows = _Rows(manifest)
     seen = _look_at_all(rows, pictures, workers, progress)
     digests = [seen[path].digest or stated for path, stated in zip(rows.file["path"], rows.text["sha256"], strict=True)]
-    faults = [*_file_faults(rows, seen), *_label_faults(rows), *_same_thing_faults(rows, digests), *_split_faults(rows)]
-    faults.sort(key=lambda fault: fault.row or 0)
-    return [*faults, *_warnings(rows)]
+    found = [*_file_faults(rows, seen), *_label_faults(rows), *_same_thing_faults(rows, digests)]
+    found += [*_split_faults(rows, digests), *_warnings(rows)]
+    return sorted(found, key=lambda fault: (fault.warning, fault.row or 0))

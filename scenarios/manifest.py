@@ -228,11 +228,15 @@ def write_manifest(table: pd.DataFrame | Manifest, path: PathLike) -> Manifest:
     if suffix not in (".csv", ".parquet"):
         raise FFDError(f"cannot write {where}: a manifest ends in .csv or .parquet.")
     plain = _rebased(table, where.parent) if isinstance(table, Manifest) else table
-    manifest = make_manifest(plain, where.parent, str(where), unit="row" if suffix == ".parquet" else "line")
-    if suffix == ".csv":
-        write_bytes(where, manifest.table.to_csv(index=False, lineterminator="\n").encode("utf-8"))
-    else:
+    if suffix == ".parquet":
+        manifest = make_manifest(plain, where.parent, str(where))
         out = io.BytesIO()
         manifest.table.to_parquet(out, index=False)
         write_bytes(where, out.getvalue())
-    return replace(manifest, lines=manifest.lines + 1) if suffix == ".csv" else manifest
+        return manifest
+    manifest = make_manifest(plain, where.parent, str(where), unit="line")
+    text = manifest.table.to_csv(index=False, lineterminator="\n")
+    write_bytes(where, text.encode("utf-8"))
+    if text.count("\n") == len(manifest) + 1:
+        return replace(manifest, lines=manifest.lines + 1)
+    return replace(manifest, lines=np.asarray(_read_csv(where)[1], dtype=np.int64))
