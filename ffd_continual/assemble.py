@@ -1,0 +1,87 @@
+"""From a configuration to the parts of a run: faces, scenario, learner, strategy, template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ffd_continual.config import RunConfig
+from ffd_continual.load import learner_class, strategy_class
+from ffd_continual.scenarios.dataset import Sources, make_benchmark, make_sources
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.folder import open_faces
+from ffd_continual.scenarios.manifest import Manifest
+from ffd_continual.scenarios.streams import Scenario, build_scenario
+from ffd_continual.scenarios.studio_set import studio_manifest
+from ffd_continual.scenarios.table import prepare_table
+from ffd_continual.strategies.learner import Learner
+from ffd_continual.strategies.strategy import Context, Strategy
+from ffd_continual.strategies.template import fork_seeded
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a run is made of, before its first step."""
+
+    manifest: Manifest
+    scenario: Scenario
+    sources: Sources
+    benchmark: Any
+    learner: Learner
+    keeper: Strategy
+    device: torch.device
+
+
+def open_data(config: RunConfig, cache: Path) -> Manifest:
+    """The manifest that a scenario names; `studio` is rendered and forged first, once for each setting."""
+    scenario = config.scenario
+    if scenario.data == "studio":
+        return studio_manifest(scenario, cache, config.train.threads)
+    return open_faces(scenario.data, seed=scenario.seed, **_pattern(scenario.identity_pattern))
+
+
+def _pattern(pattern: str) -> dict[str, str]:
+    return {"identity_pattern": pattern} if pattern else {}
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" takes a GPU when there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") or (name == "cuda" and not torch.cuda.is_available()):
+        raise FFDError(f"train.device={name}: this machine has cpu{', cuda' if torch.cuda.is_available() else ''}.")
+    return torch.device(name)
+
+
+def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFrame], None]) -> Parts:
+    """Build the parts of a run. All checks of the input happen here, before any training."""
+    device = choose_device(config.train.device)
+    manifest = open_data(config, cache)
+    scenario = build_scenario(manifest, config.scenario)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fork_seeded(config.seed, 3))
+        learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]
+    table = prepare_table(
+        scenario.rows,
+        scenario.names,
+        config.scenario.size,
+        config.scenario.seed,
+        dict(scenario.profiles),
+        need_mask=bool((scenario.rows["mask"] != "").any()),
+        need_pair="pair" in learner.needs,
+        skip_unreadable=config.scenario.unreadable == "skip",
+        cache=cache,
+        threads=config.train.threads,
+        report_skipped=report_skipped,
+    )
+    kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)
+    sources = make_sources(table, kept, config.views, learner.needs, config.seed)
+    rows = tuple(kept.index("train", name) for name in kept.experiences)
+    keeper = strategy_class(config.strategy.name)(config.strategy.config, Context(sources, rows, config.seed))
+    learner.to(device)
+    return Parts(manifest, kept, sources, make_benchmark(kept, sources), learner, keeper, device)

@@ -1,0 +1,72 @@
+"""The command `ffd`. An error of the user's is one message and exit code 2; Ctrl-C is 130 and loses nothing saved."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import ffd_continual
+from ffd_continual.scenarios.errors import FFDError
+
+#: command -> (module with add_arguments and run, one line of help); a module is imported only when it is used.
+COMMANDS = {
+    "run": ("ffd_continual.run_command", "run a configuration: learn a stream of forgeries and report"),
+    "resume": ("ffd_continual.resume_command", "go on with a run that was stopped or killed"),
+    "report": ("ffd_continual.report_command", "write a run's report again"),
+    "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
+    "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),
+    "list": ("ffd_continual.list_command", "list learners, strategies, scenarios, configs"),
+}
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ffd", description=ffd_continual.__doc__)
+    parser.add_argument("--version", action="version", version=f"ffd {ffd_continual.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, words) in COMMANDS.items():
+        sub = commands.add_parser(name, help=words, description=words)
+        if name == chosen:
+            importlib.import_module(module).add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((w for w in words if w in COMMANDS), None)
+    warnings.filterwarnings("ignore", module="avalanche")
+    warnings.filterwarnings("ignore", message=".*No loggers specified.*")
+    try:
+        args = _parser(chosen).parse_args(words)
+        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+        return code
+    except FFDError as error:
+        print(f"ffd: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        print(f"ffd: the disk is full{where}. Make room, then `ffd resume` the run; nothing saved is lost.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nffd: stopped. A run goes on with `ffd resume RUN`.", file=sys.stderr)
+        return 130
+
+
+def default_out(name: str) -> Path:
+    """runs/<name>, or the next free runs/<name>-N."""
+    base = Path("runs") / name
+    number, path = 2, base
+    while path.exists():
+        path, number = Path(f"{base}-{number}"), number + 1
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

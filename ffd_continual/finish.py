@@ -1,0 +1,84 @@
+"""What a run ends with: predictions, matrix, summary, costs, controls, report; and the words on the terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ffd_continual.assemble import Parts
+from ffd_continual.config import RunConfig
+from ffd_continual.logging import read_scalars
+from ffd_continual.matrix import matrix_from_predictions
+from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
+from ffd_continual.report import write_report
+from ffd_continual.run_folder import RunFolder, write_table, write_text
+from ffd_continual.scenarios.controls import border_probe, shallow_baselines
+from ffd_continual.scenarios.dataset import plain_batch
+
+
+def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds: float, eval_seconds: float) -> Path:
+    """Write everything that follows from the predictions, print the figures, and return the report's path."""
+    order = parts.scenario.experiences
+    predictions = pd.concat(
+        [pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True
+    )
+    write_table(folder.path / "predictions.parquet", predictions)
+    samples = config.evaluation.bootstrap
+    matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed)
+    write_table(folder.path / "matrix.parquet", matrix)
+    self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)})
+    summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=config.seed)
+    costs = measure_costs(parts)
+    summary |= {
+        "seconds": {"train": train_seconds, "measure": eval_seconds},
+        "bytes": {"stored": parts.keeper.stored_bytes(), "learner": costs["learner_bytes"]},
+    }
+    write_text(folder.path / "summary.json", json.dumps(summary, indent=1))
+    write_table(folder.path / "scalars.parquet", read_scalars(folder.scalars))
+    write_text(folder.path / "costs.json", json.dumps(costs, indent=1))
+    if config.evaluation.controls and not (folder.path / "controls.json").exists():
+        write_text(folder.path / "controls.json", json.dumps(measure_controls(parts), indent=1))
+    report = write_report(folder.path)
+    print(print_matrix(matrix, order, summary, self_made=self_made))
+    print(f"\nreport: {report}")
+    return report
+
+
+def _self_made(parts: Parts) -> frozenset[str]:
+    """Families that the learner synthesises itself while training."""
+    return frozenset({"selfblend"}) if "pseudo" in parts.learner.needs else frozenset()
+
+
+def measure_costs(parts: Parts) -> dict[str, Any]:
+    """Parameters, bytes and the time of judging one batch; timing is the median of five, on this run's threads."""
+    learner = parts.learner
+    state = learner.state_dict().values()
+    images = plain_batch(parts.sources, [0] * 32).image.to(parts.device)
+    learner.eval()
+    times = []
+    with torch.no_grad():
+        for _ in range(6):
+            began = time.perf_counter()
+            learner(images)
+            times.append(time.perf_counter() - began)
+    return {
+        **learner.costs(),
+        "learner_bytes": float(sum(t.numel() * t.element_size() for t in state)),
+        "kept_bytes": float(parts.keeper.stored_bytes()),
+        "judge_ms_per_face": float(np.median(times[1:])) * 1000 / len(images),
+    }
+
+
+def measure_controls(parts: Parts) -> dict[str, Any]:
+    """Border probe and shallow baselines on the manifest's own pictures, each forgery against the real faces."""
+    table = parts.manifest.table.copy()
+    table["path"] = [str(parts.manifest.absolute(p)) for p in table["path"]]
+    shallow = shallow_baselines(table)
+    nested = {str(f): dict(zip(g["feature"], g["auc"], strict=True)) for f, g in shallow.groupby("forgery")}
+    return {"border_probe": border_probe(table), "shallow": nested}

@@ -1,0 +1,174 @@
+"""The run loop: learn an experience, save, measure on every stream; then the next. Any part done is never done again.
+
+The order of events is what makes a kill harmless: an experience counts as learnt when its checkpoint has its final
+name, and as measured when its predictions have theirs. `resume` walks the same loop and skips what is there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from ffd_continual.assemble import Parts, assemble
+from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
+from ffd_continual.config import RunConfig
+from ffd_continual.detector import calibrated, judge
+from ffd_continual.finish import finish_run
+from ffd_continual.logging import ScalarLog
+from ffd_continual.matrix import UNTRAINED
+from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
+from ffd_continual.samples import write_samples
+from ffd_continual.saving import SafePoints, restore, state_of
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.strategies.strategy import Rows
+from ffd_continual.strategies.template import FaceStrategy
+
+
+@dataclass
+class _Clock:
+    """Seconds of training and of measuring, kept over kills in a small file."""
+
+    path: Path
+    train: float = 0.0
+    measure: float = 0.0
+
+    def load(self) -> None:
+        if self.path.exists():
+            saved = json.loads(self.path.read_text(encoding="utf-8"))
+            self.train, self.measure = float(saved["train"]), float(saved["measure"])
+
+    def save(self) -> None:
+        write_text(self.path, json.dumps({"train": self.train, "measure": self.measure}))
+
+
+def start(config: RunConfig, path: Path) -> Path:
+    """Make a new run folder and run it. Raises FFDError when the folder is in use."""
+    folder = RunFolder(path)
+    if folder.config.exists():
+        raise FFDError(f"{path} holds a run already: `ffd resume {path}` goes on with it, or choose another --out.")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.write_config(config)
+    write_text(folder.path / "environment.json", json.dumps(describe_environment(config), indent=1))
+    return _run(config, folder)
+
+
+def resume(path: Path) -> Path:
+    """Go on with a run from its last safe point; a finished one is only reported again."""
+    folder = RunFolder(path)
+    config = folder.read_config()
+    written = folder.environment()
+    if not written:
+        write_text(folder.path / "environment.json", json.dumps(describe_environment(config), indent=1))
+    elif written.get("threads") != config.train.threads:
+        raise FFDError(
+            f"{path} was run with {written.get('threads')} torch threads and its config now says "
+            f"{config.train.threads}: sums would differ in their last bits. Set train.threads back to continue exactly."
+        )
+    return _run(config, folder)
+
+
+def _run(config: RunConfig, folder: RunFolder) -> Path:
+    torch.set_num_threads(config.train.threads)
+    cv2.setNumThreads(1)  # OpenCV's own pool would compete with torch's
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def report_skipped(rows: pd.DataFrame) -> None:
+        listed = rows[["manifest_row", "path", "cause"]].drop_duplicates("path")
+        write_text(folder.path / "skipped.csv", listed.to_csv(index=False))
+        print(f"{len(listed)} unreadable pictures left out, listed in {folder.path / 'skipped.csv'}")
+
+    parts = assemble(config, folder.cache, report_skipped)
+    names = parts.scenario.experiences
+    learnt = _learnt(folder, len(names))
+    inside = SafePoints(folder.safe_points, config.checkpoint, config.train.threads, resume=True)
+    found = inside.find(learnt) if learnt < len(names) else None
+    begun = int(found[1].meta["position"][1]) if found else 0
+    scalars = ScalarLog(folder.scalars, folder.path / "events", names, learnt * config.train.steps + begun)
+    agent = FaceStrategy(
+        parts.learner, parts.keeper, parts.sources, config.train, parts.device, [scalars, inside]
+    )
+    clock = _Clock(folder.path / "clock.json")
+    clock.load()
+    try:
+        if learnt == 0 and not folder.predictions(UNTRAINED).exists():
+            _measure(agent, parts, folder, config, UNTRAINED, clock)
+        for experience in range(len(names)):
+            if experience < learnt:
+                if folder.predictions(experience).exists():
+                    continue
+                _load(parts, folder.after(experience))
+                agent.position = (experience, config.train.steps)
+            else:
+                if experience > 0 and not parts.learner.growth:
+                    _load(parts, folder.after(experience - 1))
+                _learn(agent, parts, folder, experience, begun if experience == learnt else 0, clock)
+            _measure(agent, parts, folder, config, experience, clock)
+    finally:
+        scalars.close()
+    if not parts.learner.growth:
+        _load(parts, folder.after(len(names) - 1))
+    write_samples(folder.path / "samples", parts, config.evaluation.samples)
+    return finish_run(folder, config, parts, clock.train, clock.measure)
+
+
+def _learnt(folder: RunFolder, count: int) -> int:
+    """How many experiences have their checkpoint."""
+    return next((i for i in range(count) if not folder.after(i).is_dir()), count)
+
+
+def _load(parts: Parts, path: Path) -> None:
+    restore(parts.learner, parts.keeper, load_checkpoint(path), path)
+    parts.learner.to(parts.device)
+
+
+def _learn(
+    agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int, begun: int, clock: _Clock
+) -> None:
+    began = time.monotonic()
+    agent.position = (experience, begun)
+    agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
+    state = state_of(parts.learner, parts.keeper, (experience + 1, 0), agent.config.threads)
+    save_checkpoint(folder.after(experience), state)
+    shutil.rmtree(folder.safe_points, ignore_errors=True)
+    clock.train += time.monotonic() - began
+    clock.save()
+
+
+def _valid_rows(parts: Parts, experience: int) -> Rows:
+    """Validation faces of the experiences seen so far: all that selection may use."""
+    seen = parts.scenario.experiences[: experience + 1]
+    found = [parts.scenario.index("valid", name) for name in seen]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
+
+
+def _measure(
+    agent: FaceStrategy, parts: Parts, folder: RunFolder, config: RunConfig, experience: int, clock: _Clock
+) -> None:
+    """Scores of every test and unseen face after an experience; threshold and calibration from validation faces."""
+    began = time.monotonic()
+    learner, keeper = parts.learner, parts.keeper
+    detector = calibrated(learner, keeper.decide, agent.faces(_valid_rows(parts, experience)))
+    # A face that several streams share through one camera is judged once.
+    streams = [("test", name) for name in parts.scenario.experiences] + [("unseen", n) for n in parts.scenario.unseen]
+    chosen = [parts.scenario.index(stream, name) for stream, name in streams]
+    rows = np.concatenate(chosen)
+    _, first, place = np.unique(parts.sources.table.slot[rows], return_index=True, return_inverse=True)
+    scores = judge(detector, agent.faces(rows[first])).iloc[place].reset_index(drop=True)
+    described = parts.sources.table.rows.iloc[rows].reset_index(drop=True)
+    scores["row"] = described["manifest_row"].to_numpy()
+    scores["on"] = [name for (_, name), part in zip(streams, chosen, strict=True) for _ in part]
+    scores["stream"] = [stream for (stream, _), part in zip(streams, chosen, strict=True) for _ in part]
+    scores["after"] = experience
+    extra = ["path", "forgery", "identity", "video", "source_identity"]
+    table = pd.concat([described[extra], scores], axis=1)
+    write_table(folder.predictions(experience), table)
+    clock.measure += time.monotonic() - began
+    clock.save()

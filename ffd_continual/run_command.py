@@ -1,0 +1,37 @@
+"""`ffd run CONFIG`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from ffd_continual.cli import default_out
+from ffd_continual.config import apply_sets, config_from, read_yaml, to_mapping
+from ffd_continual.run import start
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The configuration, what to change in it, where to write."""
+    parser.add_argument("config", help="a packaged configuration (`ffd list configs`) or a YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. --set train.steps=30")
+    parser.add_argument("--data", help="a manifest or folder, instead of the configuration's")
+    parser.add_argument("--out", type=Path, help="the run folder; default runs/<name>")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
+    parser.add_argument("--quiet", action="store_true", help="do not print the resolved configuration")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it from the start."""
+    sets = list(args.set)
+    if args.data is not None:
+        sets.append(f"scenario.data={args.data}")
+    if args.seed is not None:
+        sets.append(f"seed={args.seed}")
+    values = apply_sets({"name": Path(args.config).stem, **read_yaml(args.config)}, sets)
+    config = config_from(values)
+    if not args.quiet:
+        print(yaml.safe_dump(to_mapping(config), sort_keys=False))
+    start(config, args.out or default_out(config.name))
+    return 0

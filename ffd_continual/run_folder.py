@@ -1,0 +1,146 @@
+"""A run is a folder: where each of its files lies, and how they are written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+import ffd_continual
+from ffd_continual.config import RunConfig, config_from, to_mapping
+from ffd_continual.scenarios.errors import FFDError
+
+PACKAGES = ("torch", "torchvision", "avalanche-lib", "timm", "faiss-cpu", "numpy", "opencv-python-headless", "pandas")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run; nothing here keeps state."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def cache(self) -> Path:
+        """Prepared faces, shared by neighbouring runs; may be deleted at any time."""
+        return self.path.resolve().parent / ".cache"
+
+    @property
+    def safe_points(self) -> Path:
+        """Checkpoints inside an experience; the last two are kept."""
+        return self.path / "checkpoints" / "inside"
+
+    def after(self, experience: int) -> Path:
+        """Checkpoint after an experience."""
+        return self.path / "checkpoints" / f"after_{experience:03d}"
+
+    def predictions(self, experience: int) -> Path:
+        """Predictions after an experience, -1 for the untrained model."""
+        return self.path / "predictions" / f"after_{experience + 1:03d}.parquet"
+
+    @property
+    def scalars(self) -> Path:
+        """Loss curves: one JSON line a step."""
+        return self.path / "scalars.jsonl"
+
+    def write_config(self, config: RunConfig) -> None:
+        """The resolved configuration, as `ffd run` would take it."""
+        write_text(self.config, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
+
+    def read_config(self) -> RunConfig:
+        """Raises FFDError when the folder is not a run."""
+        if not self.config.is_file():
+            raise FFDError(f"{self.path} is not a run folder: it has no config.yaml. `ffd run` makes one.")
+        try:
+            return config_from(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except yaml.YAMLError as error:
+            raise FFDError(f"{self.config} is not readable YAML: {error}") from error
+
+    def environment(self) -> dict[str, Any]:
+        """What environment.json holds; raises FFDError when it is damaged."""
+        path = self.path / "environment.json"
+        if not path.exists():
+            return {}
+        try:
+            read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise FFDError(f"{path} is damaged ({error}); delete it and resume.") from error
+        return read
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file whole: into a temporary neighbour, synced, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a Parquet file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    table.to_parquet(part, index=False)
+    part.replace(path)
+
+
+def describe_environment(config: RunConfig) -> dict[str, Any]:
+    """Versions, seed, commit and hardware."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "missing"
+    return {
+        "ffd_continual": ffd_continual.__version__,
+        "commit": _commit(),
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "",
+        "threads": config.train.threads,
+        "seed": config.seed,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _commit() -> str:
+    """The source's git commit, with "+" when the tree has changes; "" for an installed wheel."""
+    here = Path(ffd_continual.__file__).resolve().parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""

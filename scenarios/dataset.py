@@ -1,0 +1,197 @@
+"""From rows to batches, and to Avalanche: single faces for its streams, whole batches for the step loader."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, as_taskaware_classification_dataset
+from torch.utils.data import Dataset
+
+from ffd_continual.scenarios.batch import OPTIONAL_NEEDS, Batch
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.forging.selfblend import self_blend
+from ffd_continual.scenarios.streams import STREAMS, Scenario
+from ffd_continual.scenarios.table import FaceTable
+from ffd_continual.scenarios.views import ViewConfig, draw_view, keyed_generator, to_planes
+
+Rows = npt.NDArray[np.int64]
+
+
+class Request(NamedTuple):
+    """A training batch to make: its rows, and the key that all its randomness hangs on."""
+
+    rows: tuple[int, ...]
+    experience: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What every face of a run is made from; shared by all loaders and workers, never written."""
+
+    table: FaceTable
+    views: ViewConfig
+    needs: frozenset[str]
+    seed: int
+    forgery: Rows
+    experience: Rows  # (N,) index of the experience, -1 in unseen streams
+    video: Rows
+    siblings: dict[int, Rows]  # video -> its rows of one label; only when "other" is needed
+
+
+def make_sources(table: FaceTable, scenario: Scenario, views: ViewConfig, needs: frozenset[str], seed: int) -> Sources:
+    """Check what the learner needs against what the rows can give, before any training."""
+    unknown = needs - OPTIONAL_NEEDS
+    if unknown:
+        raise FFDError(f"the learner needs {sorted(unknown)}, which no batch holds. Known: {sorted(OPTIONAL_NEEDS)}.")
+    train = (table.rows["stream"] == "train").to_numpy()
+    if "pseudo" in needs and not np.isfinite(table.landmarks[table.slot[train & (table.rows["label"] == 0).to_numpy()]]).any():
+        raise FFDError(
+            "the learner makes self-blended faces, which need landmarks, and no real training face has any. "
+            "Fill the manifest's landmarks column (`ffd forge` does), or switch the pretext off."
+        )
+    forged = train & (table.rows["label"] == 1).to_numpy()
+    for need, known in (("mask", table.mask_known), ("pair", table.pair_known)):
+        if need in needs and not known[table.slot[forged]].any():
+            raise FFDError(
+                f"the learner needs the column {need!r}, and no forged training face has it. Fill it in the manifest, "
+                "or choose a learner without it (`ffd list learners`)."
+            )
+    video = table.ids("person")
+    order = {name: i for i, name in enumerate(scenario.experiences)}
+    experience = np.array([order.get(e, -1) for e in table.rows["experience"]], np.int64)
+    experience[(table.rows["stream"] == "unseen").to_numpy()] = -1
+    siblings: dict[int, Rows] = {}
+    if "other" in needs:
+        keys = table.rows.groupby(["experience", "stream", "video", "forgery"]).indices
+        for rows in keys.values():
+            for row in rows:
+                siblings[int(row)] = np.asarray(rows, np.int64)
+    return Sources(table, views, needs, seed, table.ids("forgery"), experience, video, siblings)
+
+
+def plain_batch(sources: Sources, rows: Sequence[int]) -> Batch:
+    """Faces as they are, without any view: what evaluation and prediction see."""
+    table = sources.table
+    index = np.asarray(rows, np.int64)
+    slots = table.slot[index]
+    images = to_planes([table.pictures[i] for i in slots])
+    none = np.zeros((len(index), 0), np.float32)
+    unknown = np.zeros(len(index), bool)
+    masks, mask_known = none, unknown
+    if len(table.masks):
+        masks, mask_known = to_planes([table.masks[i] for i in slots]), table.mask_known[slots]
+    return _batch(sources, index, images, masks, mask_known, none, unknown, none, none, none, unknown, none, unknown)
+
+
+def train_batch(sources: Sources, request: Request) -> Batch:
+    """One training batch: a pure function of the sources' seed and the request."""
+    table, needs, side = sources.table, sources.needs, sources.table.size
+    index = np.asarray(request.rows, np.int64)
+    count = len(index)
+    images, masks, pairs, seconds, pseudos, pseudo_masks, others = ([] for _ in range(7))  # type: ignore[var-annotated]
+    pseudo_known, other_known = np.zeros(count, bool), np.zeros(count, bool)
+    empty = np.zeros((side, side), np.uint8)
+    for slot, row in enumerate(index):
+        rng = keyed_generator(sources.seed, request.experience, request.step, slot)
+        at = table.slot[row]
+        picture = np.asarray(table.pictures[at])
+        view = draw_view(sources.views, side, rng)
+        images.append(view.apply(picture))
+        if "mask" in needs:
+            masks.append(view.geometry(np.asarray(table.masks[at])))
+        if "pair" in needs:
+            pairs.append(view.apply(np.asarray(table.pairs[at] if table.pair_known[at] else picture)))
+        if "view2" in needs:
+            seconds.append(draw_view(sources.views, side, rng).apply(picture))
+        if "other" in needs:
+            family = sources.siblings[int(row)]
+            sibling = int(family[rng.integers(len(family))])
+            other_known[slot] = sibling != row
+            others.append(view.apply(np.asarray(table.pictures[table.slot[sibling]])))
+        if "pseudo" in needs:
+            landmarks = table.landmarks[at]
+            usable = sources.forgery[row] == 0 and bool(np.isfinite(landmarks).all())
+            made, where = self_blend(picture, landmarks, rng) if usable else (picture, empty)
+            pseudo_known[slot] = usable
+            pseudo_view = draw_view(sources.views, side, rng)
+            pseudos.append(pseudo_view.apply(made))
+            pseudo_masks.append(pseudo_view.geometry(where))
+    none = np.zeros((count, 0), np.float32)
+
+    def planes(made: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        return to_planes(made) if made else none
+
+    mask_known = table.mask_known[table.slot[index]] if "mask" in needs else np.zeros(count, bool)
+    pair_known = table.pair_known[table.slot[index]] if "pair" in needs else np.zeros(count, bool)
+    return _batch(
+        sources, index, to_planes(images), planes(masks), mask_known, planes(pairs), pair_known, planes(seconds),
+        planes(pseudos), planes(pseudo_masks), pseudo_known, planes(others), other_known,
+    )  # fmt: skip
+
+
+def _batch(sources: Sources, index: Rows, image: Any, *optional: Any) -> Batch:
+    fields = [torch.from_numpy(np.asarray(field)) for field in optional]
+    forgery = torch.from_numpy(sources.forgery[index])
+    return Batch(
+        torch.from_numpy(image),
+        (forgery > 0).long(),
+        forgery,
+        torch.from_numpy(sources.experience[index]),
+        *fields,
+        video=torch.from_numpy(sources.video[index]),
+        row=torch.from_numpy(index),
+        task=torch.zeros(len(index), dtype=torch.int64),
+    )
+
+
+class FaceDataset(Dataset[tuple[torch.Tensor, ...]]):
+    """Faces one by one, without views, as Avalanche wants them: (image, target, forgery, experience, row)."""
+
+    def __init__(self, sources: Sources, rows: Rows):
+        self.sources, self.rows = sources, rows
+        self.targets = (sources.forgery[rows] > 0).astype(int).tolist()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
+        batch = plain_batch(self.sources, [int(self.rows[index])])
+        return batch.image[0], batch.target[0], batch.forgery[0], batch.experience[0], batch.row[0]
+
+
+class BatchDataset(Dataset[Batch]):
+    """Whole batches by request, for a DataLoader with `batch_size=None`: any number of workers, the same bytes."""
+
+    def __init__(self, sources: Sources):
+        self.sources = sources
+
+    def __getitem__(self, request: Request) -> Batch:
+        return train_batch(self.sources, request)
+
+
+def avalanche_dataset(sources: Sources, rows: Rows) -> AvalancheDataset[Any]:
+    """Rows as an AvalancheDataset with targets, the constant task label 0 and the attribute `face_rows`."""
+    data = FaceDataset(sources, rows)
+    attributes = [
+        DataAttribute(data.targets, "targets"),
+        DataAttribute(rows.tolist(), "face_rows"),
+        DataAttribute([0] * len(rows), "targets_task_labels", use_in_getitem=True),
+    ]
+    return as_taskaware_classification_dataset(AvalancheDataset([data], data_attributes=attributes))
+
+
+def make_benchmark(scenario: Scenario, sources: Sources) -> Any:
+    """An Avalanche benchmark with streams train, valid, test and (when there are any) unseen."""
+    streams = {}
+    for stream in STREAMS:
+        names = scenario.unseen if stream == "unseen" else scenario.experiences
+        if names:
+            streams[stream] = [avalanche_dataset(sources, scenario.index(stream, name)) for name in names]
+    return benchmark_from_datasets(**streams)

@@ -1,0 +1,166 @@
+"""Scenarios: from a manifest to the rows of every stream, and to an Avalanche benchmark.
+
+A scenario is a table of rows (see table.py) whose columns `experience`, `stream` and `profile` say where each face is
+seen: streams train / valid / test hold one experience a forgery (or group of forgeries), stream unseen one experience
+for each forgery that nobody trains on. Two classical streams are settings of it: *types* (one camera, shared real
+faces, as DF -> F2F -> FS -> NT) and *types + domains* (each experience with its own camera and people, as
+FF++ -> DFDCP -> DFD -> CDF2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from ffd_continual.scenarios.capture import PROFILES, CaptureProfile
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.manifest import Manifest
+
+STREAMS = ("train", "valid", "test", "unseen")
+MIXED = "mixed"
+
+
+@dataclass(frozen=True)
+class ScenarioConfig:
+    """What is seen, in which order, through which camera, and by whom it is shared."""
+
+    data: str = "studio"  # "studio", a manifest (.csv, .parquet) or a folder DIR/real + DIR/<forgery>
+    order: tuple[str, ...] = ()  # one entry an experience; "a+b" puts two forgeries into one; empty: all, by name
+    unseen: tuple[str, ...] = ()  # forgeries that are only tested on
+    reals: str = "shared"  # "shared": every experience sees all real faces; "split": each has its own share
+    people: str = "shared"  # "own": each experience has its own people, in train and valid; test people are shared
+    profiles: dict[str, str] = field(default_factory=dict)  # experience or unseen forgery -> camera; "*" for the rest
+    size: int = 96  # pixels a side of the crops that learners see
+    seed: int = 0  # of splits, shares and cameras; apart from the run's seed, so that seeds share one scenario
+    valid_from_train: float = 0.0  # share of people moved from train to valid when the manifest has no valid split
+    unreadable: str = "error"  # "error" or "skip"
+    studio_people: int = 260  # rendered when data is "studio"
+    studio_shots: int = 1
+    identity_pattern: str = ""  # regular expression with one group, for folders: file name -> identity
+
+
+def _share_of(identity: str, seed: int, shares: int) -> int:
+    """Which of `shares` a person falls into: a hash, so that people added later move nobody."""
+    digest = hashlib.sha256(f"{seed}|share|{identity}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % shares
+
+
+def _groups(config: ScenarioConfig, known: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Experiences as (name, forgeries), checked against the forgeries that the data holds."""
+    order = config.order or tuple(f for f in known if f not in config.unseen)
+    groups = [(entry, tuple(part.strip() for part in entry.split("+"))) for entry in order]
+    wanted = [f for _, forgeries in groups for f in forgeries] + list(config.unseen)
+    for name in wanted:
+        if name not in known:
+            raise FFDError(
+                f"scenario: no faces of forgery {name!r} in {config.data}. It holds: {', '.join(known) or 'none'}."
+            )
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    if twice:
+        raise FFDError(f"scenario: {', '.join(twice)} named twice in order/unseen; every forgery has one place.")
+    if not groups:
+        raise FFDError(f"scenario: no forgery is left to train on in {config.data}.")
+    return groups
+
+
+def _profile_of(config: ScenarioConfig, name: str, trained: Sequence[str], identity: str) -> str:
+    chosen = config.profiles.get(name, config.profiles.get("*", ""))
+    if chosen == MIXED:
+        cameras = sorted({config.profiles.get(t, config.profiles.get("*", "")) for t in trained})
+        return cameras[_share_of(identity, config.seed + 1, len(cameras))]
+    return chosen
+
+
+def check_profiles(config: ScenarioConfig) -> dict[str, CaptureProfile]:
+    """The cameras a scenario names; an unknown one is an error that lists the known."""
+    used = set(config.profiles.values()) - {MIXED, ""}
+    unknown = sorted(used - set(PROFILES))
+    if unknown:
+        raise FFDError(f"scenario.profiles: unknown camera {', '.join(unknown)}. Known: {', '.join(sorted(PROFILES))}.")
+    return {name: PROFILES[name] for name in sorted(used)}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The rows of all streams, and the names of its experiences."""
+
+    rows: pd.DataFrame
+    experiences: tuple[str, ...]
+    unseen: tuple[str, ...]
+    names: tuple[str, ...]  # forgery names, index = forgery id, "real" first
+    profiles: Mapping[str, CaptureProfile]
+
+    def index(self, stream: str, experience: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """Rows of one experience of one stream, ascending."""
+        hit = (self.rows["stream"] == stream) & (self.rows["experience"] == experience)
+        return np.flatnonzero(hit.to_numpy()).astype(np.int64)
+
+
+def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
+    """Lay a manifest (with splits) out as streams. Every empty or one-class experience is an error that names it."""
+    faces = manifest.table.reset_index(drop=True)
+    faces = faces.assign(manifest_row=np.arange(len(faces)))
+    faces["path"] = [str(manifest.absolute(p)) for p in faces["path"]]
+    for column in ("mask", "pair"):
+        faces[column] = [str(manifest.absolute(p)) if isinstance(p, str) and p else "" for p in faces[column]]
+    person = faces["identity"].where(faces["identity"].astype(bool), faces["video"])
+    faces["person"] = person.where(person.astype(bool), faces["path"])
+    faces["own_profile"] = faces["profile"].fillna("")
+    known = sorted({str(f) for f in faces.loc[faces["label"] == 1, "forgery"]})
+    groups = _groups(config, known)
+    trained = [name for name, _ in groups]
+    cameras = check_profiles(config)
+    if config.people not in ("shared", "own"):
+        raise FFDError(f"scenario.people must be 'shared' or 'own', not {config.people!r}.")
+    if config.reals not in ("shared", "split"):
+        raise FFDError(f"scenario.reals must be 'shared' or 'split', not {config.reals!r}.")
+    share = np.array([_share_of(p, config.seed, len(groups)) for p in faces["person"]])
+    real = (faces["label"] == 0).to_numpy()
+    parts: list[pd.DataFrame] = []
+    for number, (name, forgeries) in enumerate(groups):
+        member = real | faces["forgery"].isin(forgeries).to_numpy()
+        for stream in ("train", "valid", "test"):
+            chosen = member & (faces["split"] == stream).to_numpy()
+            if stream != "test":
+                if config.people == "own":
+                    chosen &= share == number
+                elif config.reals == "split":
+                    chosen &= ~real | (share == number)
+            parts.append(_placed(faces[chosen], name, stream, config, trained))
+    for name in config.unseen:
+        member = real | (faces["forgery"] == name).to_numpy()
+        parts.append(_placed(faces[member & (faces["split"] == "test").to_numpy()], name, "unseen", config, trained))
+    rows = pd.concat(parts, ignore_index=True)
+    _check_classes(rows, trained, config.unseen, config.data)
+    trained_forgeries = [f for _, forgeries in groups for f in forgeries]
+    names = ("real", *trained_forgeries, *config.unseen)
+    return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras)
+
+
+def _placed(
+    faces: pd.DataFrame, name: str, stream: str, config: ScenarioConfig, trained: Sequence[str]
+) -> pd.DataFrame:
+    profile = [
+        _profile_of(config, name, trained, str(person)) or str(own)
+        for person, own in zip(faces["person"], faces["own_profile"], strict=True)
+    ]
+    return faces.assign(experience=name, stream=stream, profile=profile)
+
+
+def _check_classes(rows: pd.DataFrame, trained: Sequence[str], unseen: Sequence[str], source: str) -> None:
+    faults = []
+    for stream, names in (("train", trained), ("valid", trained), ("test", trained), ("unseen", unseen)):
+        for name in names:
+            part = rows[(rows["stream"] == stream) & (rows["experience"] == name)]
+            for label, word in ((0, "real"), (1, "forged")):
+                if not (part["label"] == label).any():
+                    faults.append(f"{stream} stream of {name!r} has no {word} face")
+    if faults:
+        raise FFDError(
+            f"scenario from {source}: " + "; ".join(faults) + ". Each experience needs both classes in train, valid and "
+            "test: add people, or change scenario.people/reals or the split column."
+        )

@@ -1,0 +1,224 @@
+"""The face table of a run: every row decoded, through its camera, at the learner's size; one copy, whoever reads it.
+
+A row of this table is a face *in an experience*: one real portrait that two experiences see through two cameras is two
+rows. Preparation is a pure function of (seed, manifest row, capture profile), so all epochs, all methods and all
+processes see the same bytes. Prepared tables are cached on disk under a key of their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from ffd_continual.scenarios.capture import CaptureProfile, apply_profile
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.pictures import PictureError, read_picture
+from ffd_continual.scenarios.views import keyed_generator
+
+CACHE_VERSION = 3
+Bytes = npt.NDArray[np.uint8]
+LANDMARKS = 68
+
+
+@dataclass(frozen=True)
+class FaceTable:
+    """N rows over U prepared faces of S pixels a side."""
+
+    rows: pd.DataFrame  # N rows: path, label, forgery, experience (name), stream, identity, video, manifest_row, ...
+    slot: npt.NDArray[np.int64]  # (N,) where a row's picture lies: rows that show the same picture share it
+    pictures: Bytes  # (U, S, S, 3) RGB
+    masks: Bytes  # (U, S, S) 255 where forged, or (0,) when nobody needs masks
+    mask_known: npt.NDArray[np.bool_]  # (U,)
+    pairs: Bytes  # (U, S, S, 3) or (0,)
+    pair_known: npt.NDArray[np.bool_]  # (U,)
+    landmarks: npt.NDArray[np.float32]  # (U, 68, 2) pixels at size S; NaN where unknown
+    names: tuple[str, ...]  # forgery names; the index is the forgery id, names[0] == "real"
+
+    @property
+    def size(self) -> int:
+        """S, pixels."""
+        return int(self.pictures.shape[1])
+
+    def ids(self, column: str) -> npt.NDArray[np.int64]:
+        """A column as small integers: `forgery` by `names`, others by order of appearance."""
+        if column == "forgery":
+            known = {name: i for i, name in enumerate(self.names)}
+            return np.array([known[f] for f in self.rows["forgery"]], np.int64)
+        return np.asarray(pd.factorize(self.rows[column])[0], np.int64)
+
+
+def _fit(image: Bytes, size: int) -> Bytes:
+    if image.shape[:2] == (size, size):
+        return image
+    shrink = image.shape[0] > size
+    return np.asarray(
+        cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC), np.uint8
+    )
+
+
+def _profile_key(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    picture: Bytes
+    mask: Bytes | None
+    pair: Bytes | None
+    shape: tuple[int, int]
+
+
+class _Preparer:
+    """Reads one row: picture, mask and pair, each through the row's own camera draw."""
+
+    def __init__(self, size: int, seed: int, profiles: dict[str, CaptureProfile], need_mask: bool, need_pair: bool):
+        self.size, self.seed, self.profiles = size, seed, profiles
+        self.need_mask, self.need_pair = need_mask, need_pair
+
+    def _through_camera(self, image: Bytes, row: pd.Series) -> Bytes:
+        profile = self.profiles.get(row["profile"])
+        if profile is not None:
+            rng = keyed_generator(self.seed, int(row["manifest_row"]), _profile_key(profile.name))
+            image = apply_profile(image, profile, rng)
+        return _fit(image, self.size)
+
+    def __call__(self, row: pd.Series) -> _Prepared:
+        image = read_picture(row["path"])
+        mask = pair = None
+        if self.need_mask and row["mask"]:
+            grey = read_picture(row["mask"])[..., 0]
+            mask = np.where(_fit(grey, self.size) >= 128, 255, 0).astype(np.uint8)
+        if self.need_pair and row["pair"]:
+            pair = self._through_camera(read_picture(row["pair"]), row)
+        return _Prepared(self._through_camera(image, row), mask, pair, (image.shape[0], image.shape[1]))
+
+
+def _parse_landmarks(text: object, shape: tuple[int, int], size: int) -> npt.NDArray[np.float32]:
+    """68 points at the prepared size, or NaN when the row has none (a hull of other length counts as none)."""
+    missing = np.full((LANDMARKS, 2), np.nan, np.float32)
+    if not isinstance(text, str) or not text:
+        return missing
+    points = np.asarray(json.loads(text), np.float32)
+    if points.shape != (LANDMARKS, 2):
+        return missing
+    return points * np.array([size / shape[1], size / shape[0]], np.float32)
+
+
+def table_key(rows: pd.DataFrame, size: int, seed: int, profiles: dict[str, CaptureProfile], needs: str) -> str:
+    """Names the content: rows, files (size and time of change), cameras and size; 16 hex digits."""
+    digest = hashlib.sha256(f"{CACHE_VERSION}|{size}|{seed}|{needs}".encode())
+    digest.update(repr(sorted((k, repr(v)) for k, v in profiles.items())).encode())
+    for path, mask, pair, profile in zip(rows["path"], rows["mask"], rows["pair"], rows["profile"], strict=True):
+        try:
+            stat = os.stat(path)
+            stamp = f"{stat.st_size},{stat.st_mtime_ns}"
+        except OSError:
+            stamp = "missing"
+        digest.update(f"{path}|{stamp}|{mask}|{pair}|{profile}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def prepare_table(
+    rows: pd.DataFrame,
+    names: tuple[str, ...],
+    size: int,
+    seed: int,
+    profiles: dict[str, CaptureProfile],
+    *,
+    need_mask: bool = False,
+    need_pair: bool = False,
+    skip_unreadable: bool = False,
+    cache: Path | None = None,
+    threads: int = 1,
+    report_skipped: Callable[[pd.DataFrame], None] | None = None,
+) -> FaceTable:
+    """Decode all rows. Unreadable pictures end the run, listed by name, unless `skip_unreadable`: then they are dropped."""
+    slot = np.asarray(rows.groupby(["manifest_row", "profile"], sort=False).ngroup(), np.int64)
+    distinct = rows.iloc[np.unique(slot, return_index=True)[1]].reset_index(drop=True)
+    folder = None
+    if cache is not None:
+        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, f'{need_mask}{need_pair}')}"
+        if (folder / "done.json").exists():
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+            return FaceTable(rows=rows, slot=slot, names=names, **arrays)
+    preparer = _Preparer(size, seed, profiles, need_mask, need_pair)
+    arrays, bad = _read_all(distinct, preparer, threads)
+    if bad:
+        dropped = distinct.iloc[sorted(bad)].assign(cause=[bad[i] for i in sorted(bad)])
+        if not skip_unreadable:
+            listed = "".join(f"\n  row {r}: {c}" for r, c in zip(dropped["manifest_row"], dropped["cause"], strict=True))
+            raise FFDError(
+                f"{len(bad)} of {len(distinct)} pictures cannot be read:{listed[:4000]}\n"
+                "Mend or remove them (`ffd check` lists all), or set scenario.unreadable=skip to leave them out."
+            )
+        if report_skipped is not None:
+            report_skipped(dropped)
+        keep = ~np.isin(slot, sorted(bad))
+        rows, slot = rows[keep].reset_index(drop=True), slot[keep]
+    elif folder is not None:
+        _store_cached(folder, arrays)
+    return FaceTable(rows=rows, slot=slot, names=names, **arrays)
+
+
+def _read_all(
+    rows: pd.DataFrame, preparer: _Preparer, threads: int
+) -> tuple[dict[str, npt.NDArray[Any]], dict[int, str]]:
+    """The arrays of a table, and why row i could not be read."""
+    count, size = len(rows), preparer.size
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "pictures": np.zeros((count, size, size, 3), np.uint8),
+        "masks": np.zeros((count, size, size) if preparer.need_mask else (0,), np.uint8),
+        "pairs": np.zeros((count, size, size, 3) if preparer.need_pair else (0,), np.uint8),
+        "mask_known": np.asarray(rows["label"].to_numpy() == 0),
+        "pair_known": np.zeros(count, bool),
+        "landmarks": np.full((count, LANDMARKS, 2), np.nan, np.float32),
+    }
+    bad: dict[int, str] = {}
+    records = [row for _, row in rows.iterrows()]
+
+    def fill(i: int) -> None:
+        try:
+            prepared = preparer(records[i])
+        except PictureError as error:
+            bad[i] = str(error)
+            return
+        arrays["pictures"][i] = prepared.picture
+        arrays["landmarks"][i] = _parse_landmarks(records[i]["landmarks"], prepared.shape, size)
+        if prepared.mask is not None:
+            arrays["masks"][i], arrays["mask_known"][i] = prepared.mask, True
+        if prepared.pair is not None:
+            arrays["pairs"][i], arrays["pair_known"][i] = prepared.pair, True
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in tqdm(pool.map(fill, range(count)), total=count, desc="reading faces", unit="face", leave=False):
+            pass
+    return arrays, bad
+
+
+_ARRAYS = ("pictures", "masks", "mask_known", "pairs", "pair_known", "landmarks")
+
+
+def _store_cached(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, values in arrays.items():
+            np.save(part / f"{name}.npy", values)
+        (part / "done.json").write_text(json.dumps({"faces": len(arrays["pictures"])}))
+        part.rename(folder)
+    except OSError:
+        # A cache is a convenience: a full disk, or another process that was first, must not end the run.
+        shutil.rmtree(part, ignore_errors=True)

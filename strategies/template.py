@@ -1,0 +1,201 @@
+"""The one thin Avalanche template that trains every learner under every strategy.
+
+It differs from SupervisedTemplate in five places: batches come from a step plan (plan.py) instead of a shuffling
+loader, the learner's named losses are the criterion, the optimizer is made anew each experience from the learner's
+parameter groups, torch's generator is re-seeded at every step, and training can start inside an experience. Stock
+plugins find what they expect: class logits [0, z] (B, 2) in `mb_output`, cross-entropy in `_criterion`, and the full
+Output in `out`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins.evaluation import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ffd_continual.scenarios.batch import Batch
+from ffd_continual.scenarios.dataset import BatchDataset, Sources, plain_batch
+from ffd_continual.strategies.learner import Learner, Losses, Output, two_logits
+from ffd_continual.strategies.plan import StepPlan
+from ffd_continual.strategies.strategy import Rows, Strategy
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast; the same for every method of a comparison."""
+
+    steps: int = 60  # optimizer steps an experience
+    batch: int = 32  # faces a step, replayed ones included
+    lr: float = 1e-3  # of new layers; learners scale it for pretrained ones
+    weight_decay: float = 1e-4
+    warmup: float = 0.1  # share of an experience's steps; then a cosine to zero
+    clip: float = 5.0  # largest norm of the gradient, 0 for none
+    accumulate: int = 1  # micro-batches a step (the batch is cut into so many)
+    bf16: bool = False  # autocast; slower than float32 on most CPUs
+    workers: int = 0  # processes that make batches
+    eval_batch: int = 64  # fixed, so that scores do not depend on the batch they came in
+    threads: int = 2  # of torch; recorded, since sums depend on it
+    device: str = "auto"  # "auto", "cpu", "cuda"
+
+
+def _first(batches: list[Batch]) -> Batch:
+    return batches[0]
+
+
+def fork_seeded(*key: int) -> int:
+    """A torch seed that is a pure function of its key."""
+    return int(np.random.SeedSequence([k & 0xFFFFFFFF for k in key]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
+    """Avalanche strategy that runs one Learner under one Strategy."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        keeper: Strategy,
+        sources: Sources,
+        config: TrainConfig,
+        device: torch.device,
+        plugins: Sequence[SupervisedPlugin] = (),
+    ):
+        super().__init__(
+            model=learner,
+            optimizer=torch.optim.AdamW([nn.Parameter(torch.zeros(1))]),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=config.batch,
+            eval_mb_size=config.eval_batch,
+            device=device,
+            plugins=[keeper, *plugins],
+            evaluator=EvaluationPlugin(),
+        )
+        self.keeper, self.sources, self.config = keeper, sources, config
+        self.position = (0, 0)  # (experience, steps done in it)
+        self.out = Output(z=torch.zeros(0))
+        self.losses: Losses = {}
+        self.learning_rates: list[float] = []
+
+    # What a step sees -------------------------------------------------------------------------------------------
+
+    def make_train_dataloader(self, **kwargs: Any) -> None:
+        """A loader of whole batches that starts at the step in `position`."""
+        experience, start = self.position
+        plan = StepPlan(self.keeper, self.sources, experience, self.config.batch, start, self.config.steps)
+        self.dataloader = DataLoader(
+            BatchDataset(self.sources),
+            sampler=plan,  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.config.workers,
+            multiprocessing_context="spawn" if self.config.workers else None,
+        )
+
+    def faces(self, rows: Rows) -> Iterator[Batch]:
+        """Rows as batches of the evaluation size, without views, on the device."""
+        for i in range(0, len(rows), self.config.eval_batch):
+            batch = plain_batch(self.sources, [int(r) for r in rows[i : i + self.config.eval_batch]])
+            yield Batch(*(field.to(self.device) for field in batch))
+
+    # Growing and optimizing -------------------------------------------------------------------------------------
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        """A new experience: the learner grows, and gets a new optimizer."""
+        self.model = self.model_adaptation()
+        self.make_optimizer()
+
+    def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
+        """Grow the learner by the experience's forgery, once, with its own random numbers."""
+        learner: Learner = self.model if model is None else model
+        experience = self.position[0]
+        if self.is_training and len(learner.growth) <= experience:
+            name = self.experience_name(experience)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(fork_seeded(self.sources.seed, experience, 7))
+                learner.begin(name)
+        return learner.to(self.device)
+
+    def experience_name(self, experience: int) -> str:
+        """The forgery (or group) that an experience brings."""
+        row = int(self.keeper.context.train_rows[experience][0])
+        return str(self.sources.table.rows["experience"].iloc[row])
+
+    def make_optimizer(self, **kwargs: Any) -> None:
+        """AdamW over the learner's groups; its state does not outlive an experience."""
+        groups = self.model.param_groups(self.config.lr, self.config.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr)
+        self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    # One step ---------------------------------------------------------------------------------------------------
+
+    def _unpack_minibatch(self) -> None:
+        self.mbatch = Batch(*(field.to(self.device, non_blocking=True) for field in self.mbatch))
+
+    def _before_training_iteration(self, **kwargs: Any) -> None:
+        experience, step = self.position
+        torch.manual_seed(fork_seeded(self.sources.seed, experience, step, 11))
+        warm = max(1.0, self.config.warmup * self.config.steps)
+        scale = min(1.0, (step + 1) / warm) * 0.5 * (1.0 + math.cos(math.pi * step / self.config.steps))
+        for group, lr in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
+            group["lr"] = lr * scale
+        super()._before_training_iteration(**kwargs)
+
+    def forward(self) -> Tensor:
+        """Training: the learner's step. Evaluation: its forward, through the strategy's decision rule."""
+        if not self.is_training:
+            self.out = self.model(self.mb_x)
+            return two_logits(self.keeper.decide(self.out))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            self.out, self.losses = self.model.step(self.mbatch)
+        return two_logits(self.out.z.float())
+
+    def criterion(self) -> Tensor:
+        """Training: the sum of the named losses. Evaluation: cross-entropy on [0, z]."""
+        if not self.is_training:
+            return self._criterion(self.mb_output, self.mb_y)  # type: ignore[no-any-return]
+        return torch.stack([loss.float() for loss in self.losses.values()]).sum()
+
+    def training_epoch(self, **kwargs: Any) -> None:
+        """One pass over the steps of an experience: Avalanche's loop, with micro-batches."""
+        for whole in self.dataloader:
+            self.mbatch = whole
+            self._unpack_minibatch()
+            whole_batch: Batch = self.mbatch
+            self._before_training_iteration(**kwargs)
+            self.optimizer.zero_grad()
+            pieces = torch.arange(len(whole_batch.target), device=self.device).chunk(self.config.accumulate)
+            for piece in pieces:
+                self.mbatch = whole_batch if len(pieces) == 1 else whole_batch.take(piece)
+                self.loss = self._make_empty_loss()
+                self._before_forward(**kwargs)
+                self.mb_output = self.forward()
+                self._after_forward(**kwargs)
+                self.loss = self.loss + self.criterion()
+                self._before_backward(**kwargs)
+                self.loss = self.loss / len(pieces)
+                self.backward()
+                self._after_backward(**kwargs)
+            self._before_update(**kwargs)
+            if self.config.clip:
+                trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(trained, self.config.clip)
+            self.optimizer_step()
+            self._after_update(**kwargs)
+            self.position = (self.position[0], self.position[1] + 1)
+            self._after_training_iteration(**kwargs)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        """The learner closes the experience before the strategy's memory does."""
+        experience = self.position[0]
+        rows = np.concatenate([self.keeper.pool(experience), self.keeper.remembered()])
+        self.model.eval()
+        with torch.no_grad():
+            self.model.end(self.experience_name(experience), self.faces(rows))
+        super()._after_training_exp(**kwargs)
