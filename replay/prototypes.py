@@ -82,12 +82,12 @@ class Prototypes(nn.Module):
         if features.ndim != 2 or features.shape[1] != self.vectors.shape[2] or classes.shape != features.shape[:1]:
             raise ValueError(f"need (B, {self.vectors.shape[2]}) and (B,), got {features.shape} and {classes.shape}")
         unit = functional.normalize(features.detach().to(self.vectors), dim=1)
-        for index in classes.unique().tolist():
+        for index in sorted(set(classes.tolist())):
             if not 0 <= index < len(self):
                 raise IndexError(f"class id {index} is unknown; known are 0..{len(self) - 1} ({', '.join(self.names)})")
             mine = unit[(classes == index).to(unit.device)]
             nearest = self._nearest(index, mine)
-            for slot in nearest.unique().tolist():
+            for slot in sorted(set(nearest.tolist())):
                 taken = mine[nearest == slot]
                 mean = taken.mean(dim=0)
                 old = self.vectors[index, slot]
