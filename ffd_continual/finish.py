@@ -13,7 +13,7 @@ import torch
 
 from ffd_continual.assemble import Parts
 from ffd_continual.config import RunConfig
-from ffd_continual.logging import read_scalars
+from ffd_continual.scalars import read_scalars
 from ffd_continual.matrix import matrix_from_predictions
 from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
 from ffd_continual.report import write_report

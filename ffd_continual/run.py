@@ -22,7 +22,7 @@ from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
 from ffd_continual.config import RunConfig
 from ffd_continual.detector import calibrated, judge
 from ffd_continual.finish import finish_run
-from ffd_continual.logging import ScalarLog
+from ffd_continual.scalars import ScalarLog
 from ffd_continual.matrix import UNTRAINED
 from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
 from ffd_continual.samples import write_samples
