@@ -46,7 +46,7 @@ def report(manifest: Manifest, faults: list[Fault]) -> str:
     labels = manifest.table["label"]
     forged = int(labels.sum())
     head = f"{manifest.source}: {len(manifest)} faces, {len(manifest) - forged} real and {forged} forged"
-    lines = textwrap.wrap(head + f" ({len(manifest.forgeries)} forgeries)", WIDTH)
+    lines = textwrap.wrap(f"{head} ({', '.join(manifest.forgeries) or 'no forgery'})", WIDTH)
     for note in manifest.notes:
         lines += textwrap.wrap(f"note: {note}", WIDTH, subsequent_indent="  ")
     groups: dict[tuple[bool, str], list[Fault]] = defaultdict(list)

@@ -62,7 +62,7 @@ _MARK = re.compile(r"ffd_continual: forged \((.*)\)", re.DOTALL)
 _EXIF_DESCRIPTION, _EXIF_SOFTWARE = 0x010E, 0x0131
 # What Pillow's decoders raise on broken files; anything else is a fault of this program and must surface.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, RuntimeError)
-_BAD_EXIF = (SyntaxError, ValueError, KeyError, TypeError, EOFError, struct.error)
+_BAD_EXIF = (OSError, SyntaxError, ValueError, KeyError, TypeError, EOFError, struct.error)
 _BROKEN_DATA = (*_BROKEN, struct.error, zlib.error, MemoryError)
 
 

@@ -135,6 +135,8 @@ def test_extra_columns_get_a_note_with_the_likely_name() -> None:
         ("landmarks", "[[1, 2], [3, 4], [5]]", "at least three"),
         ("landmarks", "[[1, 2], [3, 4], [5, NaN]]", "at least three"),
         ("landmarks", "[[1, 2], [3, 4], [5, true]]", "at least three"),
+        ("landmarks", '[["1", 2], [3, 4], [5, 6]]', "at least three"),
+        ("landmarks", "[[1, 2], [3, 4], [5, 1e999]]", "at least three"),
         ("landmarks", "1 2 3", "at least three"),
         ("date", "5.3.2024", "no ISO date"),
         ("sha256", "abc", "no SHA-256"),

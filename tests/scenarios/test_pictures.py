@@ -144,6 +144,8 @@ def test_damaged_bytes_give_pixels_or_a_picture_error(tmp_path: Path) -> None:
             path = tmp_path / f"{trial}{suffix}"
             path.write_bytes(bytes(data))
             try:
+                assert min(read_size(path)) > 0
+                assert read_mark(path) is None
                 read = read_picture(path)
             except PictureError:
                 refused += 1
