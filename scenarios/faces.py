@@ -171,9 +171,10 @@ def resize_face(face: Face, size: int) -> Face:
 
 
 def is_grey(image: Picture, tolerance: int = 6) -> bool:
-    """True for a picture without colour: every pixel's channels lie within `tolerance` of each other (JPEG's noise)."""
-    spread = image.max(2).astype(np.int16) - image.min(2)
-    return bool(np.quantile(spread, 0.995) <= tolerance)
+    """True for a picture without colour: channels within `tolerance` of each other (JPEG's noise), 0.5 % excepted."""
+    red, green, blue = cv2.split(np.ascontiguousarray(image[::2, ::2]))
+    spread = cv2.max(cv2.absdiff(red, green), cv2.absdiff(green, blue))
+    return int(np.count_nonzero(spread > tolerance)) <= 0.005 * spread.size
 
 
 def largest(found: Sequence[Found]) -> Found | None:

@@ -1,0 +1,215 @@
+"""Forging many faces in memory: splits by person, families fitted on the train split, any number of processes.
+
+Every forged face is a pure function of (seed, family, face's name, the people of its split): neither the number of
+workers nor the order matters. Photographs and rendered portraits take the same way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import signal
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.faces import Face, Picture, resize_face
+from ffd_continual.scenarios.forging.contract import FAMILIES, Family, Fitted, Forged, load_family
+
+SPLITS = ("train", "valid", "test")
+# Forging happens at half as many pixels again as the result has: the common reduction afterwards takes the blur of
+# interpolation with it, for real and forged alike.
+WORKING = 1.5
+CANDIDATES = 32
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of faces[index] under a family: `forged` at the final size, or None where the family declined."""
+
+    index: int
+    forgery: str
+    forged: Forged | None
+
+
+def draw(seed: int, *names: str) -> np.random.Generator:
+    """A generator for exactly this purpose: the same names and seed give the same stream everywhere."""
+    digest = hashlib.sha256("\x1f".join((str(seed), *names)).encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, np.uint32))
+
+
+def split_people(
+    identities: Sequence[str], seed: int, fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+) -> list[str]:
+    """ "train", "valid" or "test" for each face, the same for all faces of a person, by a hash of (seed, person).
+
+    From 60 people on each person's place is their own, so adding people moves nobody; fewer are ranked by the hash and
+    cut, with at least one person a split. Raises FFDError below three people or when the fractions do not sum to 1.
+    """
+    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
+        raise FFDError(f"split fractions must be three shares that sum to 1, not {fractions}")
+    people = sorted(set(identities), key=lambda one: (draw(seed, "split", one).random(), one))
+    if len(people) < 3:
+        raise FFDError(f"{len(people)} different people cannot fill train, valid and test: give pictures of 3 or more")
+    bounds = np.cumsum(fractions)[:2]
+    if len(people) >= 60:
+        places = [draw(seed, "split", one).random() for one in people]
+    else:
+        places = [(rank + 0.5) / len(people) for rank in range(len(people))]
+        cuts = np.clip(np.round(bounds * len(people)), [1, 2], [len(people) - 2, len(people) - 1])
+        bounds = np.maximum(cuts, [1, cuts[0] + 1]) / len(people)
+    where = {one: SPLITS[int(np.searchsorted(bounds, place))] for one, place in zip(people, places, strict=True)}
+    return [where[one] for one in identities]
+
+
+def working_size(size: int) -> int:
+    """Side in pixels at which faces of final side `size` are forged."""
+    return int(round(size * WORKING))
+
+
+def finish_picture(image: Picture, size: int) -> Picture:
+    """The one final reduction that real and forged crops share: (W, W, 3) -> (size, size, 3), area filter."""
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def finish_forged(forged: Forged, size: int) -> Forged:
+    """Picture and mask at the final size; a pixel is in the mask as soon as any changed pixel falls into it."""
+    mask = cv2.resize((forged.mask > 0).astype(np.float32), (size, size), interpolation=cv2.INTER_AREA)
+    image = finish_picture(forged.image, size)
+    return Forged(image, (mask > 0).astype(np.uint8) * 255, forged.source_identity)
+
+
+def finish_face(face: Face, size: int) -> Face:
+    """A real face as `forge_faces` leaves it: through the same working size, landmarks moved along."""
+    return resize_face(resize_face(face, working_size(size)), size)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All a process needs; the pictures lie in a file that every process maps."""
+
+    pictures: Path
+    landmarks: np.ndarray
+    identities: tuple[str, ...]
+    names: tuple[str, ...]
+    splits: tuple[str, ...]
+    families: tuple[Family, ...]
+    seed: int
+    size: int
+
+
+class _Worker:
+    """Forges single tasks (face index, family index)."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+        self.pictures = np.load(job.pictures, mmap_mode="r")
+        groups = {name: np.array([i for i, s in enumerate(job.splits) if s == name]) for name in set(job.splits)}
+        self.groups = groups
+
+    def face(self, index: int) -> Face:
+        job = self.job
+        image = np.array(self.pictures[index])
+        return Face(image, job.landmarks[index], job.identities[index], job.names[index])
+
+    def __call__(self, task: tuple[int, int]) -> Made:
+        index, number = task
+        job, family = self.job, self.job.families[number]
+        rng = draw(job.seed, "forge", family.name, job.names[index])
+        group = self.groups[job.splits[index]]
+        drawn = rng.permutation(len(group))[: CANDIDATES + 8]
+        chosen = [int(group[i]) for i in drawn if job.identities[group[i]] != job.identities[index]][:CANDIDATES]
+        forged = family.forge(self.face(index), [self.face(i) for i in chosen], rng)
+        return Made(index, family.name, finish_forged(forged, job.size) if forged else None)
+
+
+def _start() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends the pool in order
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def _run(chunk: tuple[_Job, list[tuple[int, int]]]) -> list[Made]:
+    job, tasks = chunk
+    return list(map(_Worker(job), tasks))
+
+
+def plan(names: Sequence[str], families: Sequence[str], seed: int, per_family: int | None) -> list[tuple[int, int]]:
+    """(face, family) indices in a fixed order; `per_family` keeps the faces of smallest hash for each family."""
+    tasks: list[tuple[int, int]] = []
+    for number, family in enumerate(families):
+        order = sorted(range(len(names)), key=lambda i: (draw(seed, "plan", family, names[i]).random(), names[i]))
+        tasks.extend((index, number) for index in sorted(order[:per_family]))
+    return tasks
+
+
+def forge_faces(
+    faces: Sequence[Face],
+    splits: Sequence[str],
+    families: Sequence[str | Family] = FAMILIES,
+    *,
+    seed: int = 0,
+    size: int = 128,
+    workers: int = 1,
+    per_family: int | None = None,
+    done: Collection[tuple[str, str]] = (),
+    progress: bool = True,
+) -> Iterator[Made]:
+    """Forge every face by every family (or `per_family` faces each); yields in a fixed order.
+
+    `splits[i]` is faces[i]'s split; people lend their faces within their own split only, and families that learn are
+    fitted on "train" faces only. `done` holds (forgery, face name) pairs to leave out. Names of faces must differ.
+    Raises FFDError for unknown families, repeated names or a missing train split.
+    """
+    names = [face.name for face in faces]
+    if len(set(names)) != len(names):
+        raise FFDError("two faces have the same name: names must differ, each names a file and seeds its forgeries")
+    loaded = [load_family(one) if isinstance(one, str) else one for one in families]
+    tasks = plan(names, [one.name for one in loaded], seed, per_family)
+    tasks = [(index, number) for index, number in tasks if (loaded[number].name, names[index]) not in done]
+    if not tasks:
+        return
+    work = working_size(size)
+    sized = [resize_face(face, work) for face in faces]
+    fit_families([loaded[number] for number in sorted({n for _, n in tasks})], sized, splits, seed, progress)
+    with tempfile.TemporaryDirectory(prefix="ffd_forge_") as folder:
+        path = Path(folder) / "faces.npy"
+        np.save(path, np.stack([face.image for face in sized]))
+        marks = np.stack([face.landmarks for face in sized])
+        people = tuple(face.identity for face in sized)
+        job = _Job(path, marks, people, tuple(names), tuple(splits), tuple(loaded), seed, size)
+        bar = tqdm(total=len(tasks), desc="forging", unit="face", disable=not progress)
+        with bar:
+            if workers <= 1:
+                worker = _Worker(job)
+                for task in tasks:
+                    yield worker(task)
+                    bar.update()
+                return
+            with multiprocessing.get_context("spawn").Pool(workers, _start) as pool:
+                # The job travels with every chunk (some MB): processes keep no state, a killed one loses nothing.
+                chunks = ((job, tasks[at : at + CHUNK]) for at in range(0, len(tasks), CHUNK))
+                for made in chain.from_iterable(pool.imap(_run, chunks)):
+                    yield made
+                    bar.update()
+
+
+def fit_families(
+    families: Sequence[Family], faces: Sequence[Face], splits: Sequence[str], seed: int, progress: bool = True
+) -> None:
+    """Fit every family that learns, on the train faces alone."""
+    learning = [one for one in families if isinstance(one, Fitted)]
+    train = [face for face, split in zip(faces, splits, strict=True) if split == "train"]
+    if learning and len(train) < 2:
+        raise FFDError("families that learn need at least two faces of the train split")
+    for family in tqdm(learning, desc="fitting", unit="family", disable=not progress or not learning):
+        family.fit(train, draw(seed, "fit", str(getattr(family, "name", ""))))

@@ -1,0 +1,64 @@
+"""Face morph: shape and texture half-way between two people (as in morphing attacks on passports, Ferrara 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ffd_continual.scenarios.faces import Face
+from ffd_continual.scenarios.forging.contract import Forged
+from ffd_continual.scenarios.forging.geometry import (
+    face_outline,
+    face_width,
+    fetch,
+    fill,
+    move,
+    similarity,
+    smooth_flow,
+    soften,
+)
+from ffd_continual.scenarios.forging.sources import pick_source
+from ffd_continual.scenarios.forging.swap import warp_onto
+from ffd_continual.scenarios.matching import compose, match_colour
+
+
+@dataclass(frozen=True)
+class MorphConfig:
+    """Share of the other person in the shape and in the texture; the seam's width in face widths."""
+
+    shape: tuple[float, float] = (0.3, 0.6)
+    texture: tuple[float, float] = (0.4, 0.6)
+    feather: tuple[float, float] = (0.04, 0.08)
+
+
+@dataclass(frozen=True)
+class Morph:
+    """Average of two people, both in shape and in texture."""
+
+    config: MorphConfig = field(default_factory=MorphConfig)
+    name: str = "morph"
+
+    def forge(self, target: Face, others: Sequence[Face], rng: np.random.Generator) -> Forged | None:
+        """None where nobody among `others` fits."""
+        source = pick_source(target, others, rng)
+        if source is None:
+            return None
+        config, size, width = self.config, target.image.shape[:2], face_width(target.landmarks)
+        moved = move(source.landmarks, similarity(source.landmarks, target.landmarks))
+        shift = rng.uniform(*config.shape) * (moved - target.landmarks)
+        shape = (target.landmarks + shift).astype(np.float32)
+        # The target's own picture bends smoothly, so that the shape changes without a seam at the mask's border.
+        flow = smooth_flow(shape, shift.astype(np.float32), 0.09 * width, size)
+        reach = np.linalg.norm(flow, axis=2)
+        base = fetch(target.image, flow)
+        middle = Face(target.image, shape, target.identity, target.name)
+        other = warp_onto(source, middle)
+        weight = soften(fill(face_outline(shape, 0.08), size), rng.uniform(*config.feather) * width)
+        share = rng.uniform(*config.texture) * weight[..., None]
+        other = match_colour(other, base, weight)
+        layer = share * other + (1 - share) * base
+        bent = np.clip((reach - 0.05) * 4, 0, 1).astype(np.float32)
+        image, changed = compose(target.image, np.asarray(layer, np.float32), np.maximum(bent, weight))
+        return Forged(image, changed, source.identity)

@@ -1,0 +1,84 @@
+"""Expression warp: smile, mouth, brows and jaw moved by a smooth field (expression transfer as Face2Face's, CVPR 2016).
+
+Nothing is pasted, so there is no seam: the trace is stretched and squeezed skin texture and impossible shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ffd_continual.scenarios.faces import Face, Picture, Points
+from ffd_continual.scenarios.forging.contract import Forged
+from ffd_continual.scenarios.forging.geometry import Field, anchors, face_width, fetch, smooth_flow
+from ffd_continual.scenarios.matching import compose
+
+
+@dataclass(frozen=True)
+class WarpConfig:
+    """Strength of one expression and reach of the field, in face widths."""
+
+    strength: tuple[float, float] = (0.035, 0.065)
+    reach: float = 0.11
+
+
+def face_axes(landmarks: Points) -> tuple[Points, Points]:
+    """Unit vectors to the picture's right along the eyes, and down to the chin."""
+    left, right, mouth = anchors(landmarks)
+    down = mouth - (left + right) / 2
+    across = right - left
+    return (
+        across / max(float(np.linalg.norm(across)), 1e-3),
+        down / max(float(np.linalg.norm(down)), 1e-3),
+    )
+
+
+def bend(target: Face, points: Points, shifts: Points, radius: float | Sequence[float]) -> tuple[Picture, Picture]:
+    """The face under a smooth field moving `points` by `shifts` px, band energies kept; (image, mask)."""
+    flow: Field = smooth_flow(points, shifts.astype(np.float32), radius, target.image.shape[:2])
+    moved = np.linalg.norm(flow, axis=2)
+    # Fields end before they reach 0: below a twentieth of a pixel the byte stays as it was.
+    fade = np.clip((moved - 0.05) / 0.2, 0, 1).astype(np.float32)
+    border = np.zeros_like(fade)
+    border[3:-3, 3:-3] = 1
+    return compose(target.image, fetch(target.image, flow * fade[..., None]), fade * border)
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Two or three expressions at once, each pushed by a few percent of the face's width."""
+
+    config: WarpConfig = field(default_factory=WarpConfig)
+    name: str = "warp"
+
+    def forge(self, target: Face, others: Sequence[Face], rng: np.random.Generator) -> Forged | None:
+        """Never None; `others` are not used."""
+        marks, width = target.landmarks, face_width(target.landmarks)
+        across, down = face_axes(marks)
+        shifts = np.zeros((68, 2), np.float64)
+
+        def push(index: Sequence[int], direction: Points, share: float) -> None:
+            shifts[list(index)] += direction * share * rng.uniform(*self.config.strength) * width
+
+        sign = float(rng.choice([-1.0, 1.0]))
+        push([48, 60], -across * sign - down * sign, 0.9)  # corners of the mouth: smile or frown
+        push([54, 64], across * sign - down * sign, 0.9)
+        if rng.random() < 0.7:  # the mouth opens or closes, the jaw follows
+            opening = float(rng.choice([-0.6, 1.0]))
+            push([55, 56, 57, 58, 59, 65, 66, 67], down, opening)
+            push([7, 8, 9], down, 0.6 * opening)
+            push([50, 51, 52], down, -0.3 * opening)
+        if rng.random() < 0.7:  # brows up, or drawn together
+            lift = float(rng.choice([-0.7, 1.0]))
+            push(range(17, 27), -down, lift)
+            push([21], across, -0.4 * lift)
+            push([22], across, 0.4 * lift)
+        if rng.random() < 0.4:  # eyes narrowed or widened
+            lid = float(rng.choice([-0.35, 0.35]))
+            push([37, 38, 43, 44], down, lid)
+        still = np.concatenate([np.arange(27, 36), [0, 1, 2, 14, 15, 16, 36, 39, 42, 45]])
+        moving = np.nonzero(np.abs(shifts).sum(1))[0]
+        chosen = np.unique(np.concatenate([moving, still]))
+        return Forged(*bend(target, marks[chosen], shifts[chosen], self.config.reach * width))
