@@ -1,4 +1,4 @@
-"""`report.html`: the whole run on one page that needs no network, with its figures as PNG and tables as CSV beside it."""
+"""`report.html`: a whole run on one page that needs no network; its figures as PNG and tables as CSV beside it."""
 
 from __future__ import annotations
 

@@ -49,11 +49,11 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True).replace("://", ":&#47;&#47;")
 
 
-def nice_ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Round numbers inside [low, high], about `wanted` of them."""
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers inside [low, high], at most about `most` of them."""
     if not high > low:
         return [low]
-    rough = (high - low) / wanted
+    rough = (high - low) / (most - 0.5)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough - 1e-12)
     first = math.ceil(low / step - 1e-9)

@@ -29,19 +29,19 @@ def samples(run: RunData) -> str:
         words = f"{'forged' if forged else 'real'}: {escape(kind)}" if forged else "real"
         if entry.get("stream") == "unseen":
             words += ", unseen"
-        verdict = ""
+        said = ""
         z = entry.get("z")
         if isinstance(z, int | float):
-            verdict = f" · score {show(float(z), 2)}"
+            said = f" · score {show(float(z), 2)}"
             if run.threshold is not None:
-                said = z >= run.threshold
-                style = "good" if said == forged else "bad"
-                verdict += f' · <span class="{style}">judged {"forged" if said else "real"}</span>'
+                judged = z >= run.threshold
+                style = "good" if judged == forged else "bad"
+                said += f' · <span class="{style}">judged {"forged" if judged else "real"}</span>'
         alt = f"{'forged' if forged else 'real'} face, {escape(kind)}"
         images = f'<img src="{data_uri(picture)}" alt="{alt}">'
         if mapped is not None:
             images += f'<img src="{data_uri(mapped)}" alt="trace map of the same face">'
-        group.append(f'<figure><div class="pair">{images}</div><figcaption>{words}{verdict}</figcaption></figure>')
+        group.append(f'<figure><div class="pair">{images}</div><figcaption>{words}{said}</figcaption></figure>')
     body = "".join(f'<h3>{escape(kind)}</h3><div class="faces">{"".join(g)}</div>' for kind, g in groups.items() if g)
     return (
         "<p>Test faces, and beside each where the detector sees the trace of a forgery: the brighter, the surer. Cyan: "
@@ -51,12 +51,13 @@ def samples(run: RunData) -> str:
     )
 
 
-def _verdict(border: float | None, worst: float | None) -> str:
+def verdict(border: float | None, worst: float | None) -> tuple[bool, str]:
+    """Whether a forgery's data passed, and why in words."""
     if border is not None and max(border, 1 - border) > BORDER_LIMIT + BORDER_SLACK:
-        return '<span class="bad">leaks</span>: untouched pixels tell forged from real'
+        return False, "leaks: untouched pixels tell forged from real"
     if worst is not None and worst >= SHALLOW_LIMIT:
-        return '<span class="bad">easy</span>: a single plain number nearly suffices'
-    return '<span class="good">passed</span>'
+        return False, "easy: a single plain number nearly suffices"
+    return True, "passed"
 
 
 def control_rows(controls: dict[str, Any]) -> list[tuple[str, float | None, str, float | None]]:
@@ -78,27 +79,25 @@ def controls(run: RunData) -> str:
     last = {
         n: p.value for s, names in (("test", run.order), ("unseen", run.unseen)) for n in names for p in run.curve(s, n)
     }
-    bad = [name for name, border, _, worst in rows if "bad" in _verdict(border, worst)]
+    bad = [name for name, border, _, worst in rows if not verdict(border, worst)[0]]
     if bad:
         text = f"{', '.join(map(escape, bad))}: part of the figures above may come from the data, not from the forgery."
         total = f'<p><span class="bad">Read with care.</span> {text}</p>'
     else:
         total = '<p><span class="good">All passed.</span> The figures above do not rest on such clues.</p>'
-    shown = [
-        [
-            escape(name),
-            show(border, 2),
-            f"{show(worst, 2)} <small>{escape(feature)}</small>" if feature else "–",
-            show(last.get(name), 2),
-            _verdict(border, worst),
-        ]
-        for name, border, feature, worst in rows
-    ]
+    shown = []
+    for name, border, feature, worst in rows:
+        passed, words = verdict(border, worst)
+        plain = f"{show(worst, 2)} <small>{escape(feature)}</small>" if feature else "–"
+        mark = f'<span class="{"good" if passed else "bad"}">{words}</span>'
+        shown.append([escape(name), show(border, 2), plain, show(last.get(name), 2), mark])
     heads = ["Forgery", "Border probe", "Strongest plain feature", "Detector", "Verdict"]
     return (
-        "<p>Could the data be told apart without looking at the forgery at all? The border probe sees only pixels that no "
-        f"forgery touched: it should guess ({BORDER_LIMIT}). Plain features (sharpness, JPEG grid, saturation and the "
-        f"like) should each stay below {SHALLOW_LIMIT}. All figures are AUC.</p>{total}{table(heads, shown, {1, 2, 3}, stack=True)}"
+        "<p>Could the data be told apart without looking at the forgery at all? The border probe sees only pixels that "
+        f"no forgery touched: it should guess ({BORDER_LIMIT}). Plain features (sharpness, JPEG grid, saturation and "
+        f"the like) should each stay below {SHALLOW_LIMIT}. All figures are AUC.</p>"
+        + total
+        + table(heads, shown, {1, 2, 3}, stack=True)
     )
 
 

@@ -40,7 +40,6 @@ MEASURES = {
     "iou": ("IoU", "overlap of the trace map with the pixels that were really changed"),
     "pixel_auc": ("pixel AUC", "chance that a changed pixel scores above an unchanged one"),
 }
-BORDER_LIMIT, BORDER_SLACK, SHALLOW_LIMIT = 0.5, 0.1, 0.75
 
 
 def _figure(summary: dict[str, Any], metric: str, key: str) -> str:
