@@ -41,6 +41,7 @@ def test_flat_folder_splits_by_person(tmp_path: Path) -> None:
     assert (table.groupby("identity")["split"].nunique() == 1).all()
     assert table.groupby("split")["label"].nunique().eq(2).all()
     assert table["identity"].nunique() == 30
+    assert table["frame"].isna().all()  # the number in "p03_a" counts persons
     assert list(table.loc[table["path"] == "warp/p03_b.png", ["label", "forgery", "identity"]].iloc[0]) == [
         1,
         "warp",

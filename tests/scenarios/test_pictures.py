@@ -54,10 +54,10 @@ def test_grey_palette_one_bit_and_cmyk(tmp_path: Path) -> None:
 
 
 def test_sixteen_bits_span_the_whole_range(tmp_path: Path) -> None:
-    deep = np.array([[0, 257, 32896, 65535]], np.uint16)
+    deep = np.array([[0, 200, 257, 32896, 65535]], np.uint16)
     for name in ("deep.png", "deep.tif"):
         Image.fromarray(deep).save(tmp_path / name)
-        assert read_picture(tmp_path / name)[0, :, 0].tolist() == [0, 1, 128, 255]
+        assert read_picture(tmp_path / name)[0, :, 0].tolist() == [0, 1, 1, 128, 255]
 
 
 def test_values_without_a_known_white_are_refused(tmp_path: Path) -> None:
