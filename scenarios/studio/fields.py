@@ -62,19 +62,9 @@ class Grid:
 
     def lookup(self, field: Field, x: Field, y: Field) -> Field:
         """Bilinear samples of `field` at points x, y (N,) of the face plane."""
-        column = ((np.asarray(x, np.float32) - self.left) * self.scale).reshape(1, -1).astype(np.float32)
-        row = ((np.asarray(y, np.float32) - self.top) * self.scale).reshape(1, -1).astype(np.float32)
-        parts = [
-            cv2.remap(
-                field,
-                column[:, i : i + 30000],
-                row[:, i : i + 30000],
-                cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-            for i in range(0, column.shape[1], 30000)  # remap takes at most 32767 columns
-        ]
-        return np.concatenate(parts, axis=1)[0]
+        column = (np.asarray(x, np.float32) - self.left) * np.float32(self.scale)
+        row = (np.asarray(y, np.float32) - self.top) * np.float32(self.scale)
+        return sample(field, column, row)
 
     def strokes(self, lines: Field, thickness: int = 1) -> Field:
         """Coverage in 0..1 of polylines (N, K, 2), each drawn anti-aliased, one over the other."""
@@ -82,6 +72,22 @@ class Grid:
         points = (lines - np.array([self.left, self.top])) * self.scale * 16
         cv2.polylines(canvas, list(np.rint(points).astype(np.int32)), False, (255,), thickness, cv2.LINE_AA, 4)
         return canvas.astype(np.float32) / 255
+
+
+def sample(field: Field, column: Field, row: Field, outside: float | None = None) -> Field:
+    """Bilinear samples (N,) of `field` at fractional indices; beyond its border the border or `outside`."""
+    wide = 8192  # remap takes at most 32767 columns, so the points are laid out in rows
+    count = len(column)
+    pad = -count % wide if count > wide else 0
+    columns, rows = (
+        (np.pad(v, (0, pad)) if pad else v).astype(np.float32).reshape(-1, min(wide, count + pad))
+        for v in (column, row)
+    )
+    if outside is None:
+        out = cv2.remap(field, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    else:
+        out = cv2.remap(field, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,))
+    return out.reshape(-1)[:count]
 
 
 def cloud(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int = 1, gain: float = 0.6) -> Field:
@@ -102,6 +108,19 @@ def cloud(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves
     return out / np.float32(np.sqrt(power))
 
 
+def curve(knots: Sequence[float] | Field, values: Sequence[float] | Field, at: Field) -> Field:
+    """Smooth curve through (knots, values), read at `at`: cubic Hermite, slopes of the neighbours' chord, ends held."""
+    x, v = np.asarray(knots, np.float64), np.asarray(values, np.float64)
+    slope = np.gradient(v, x)
+    at = np.clip(at, x[0], x[-1])
+    i = np.clip(np.searchsorted(x, at, side="right") - 1, 0, len(x) - 2)
+    width = x[i + 1] - x[i]
+    t = (at - x[i]) / width
+    rest = 1 - t
+    ends = v[i] * (1 + 2 * t) * rest**2 + v[i + 1] * (3 - 2 * t) * t**2
+    return np.asarray(ends + width * (slope[i] * t * rest**2 - slope[i + 1] * rest * t**2), np.float32)
+
+
 def ramp(value: Field, start: float, end: float) -> Field:
     """Cubic step from 0 at `start` to 1 at `end` (either order)."""
     t = np.clip((value - start) / (end - start), 0, 1)
@@ -110,9 +129,17 @@ def ramp(value: Field, start: float, end: float) -> Field:
 
 def blend(below: Field, above: Field | Sequence[float], alpha: Field) -> None:
     """Lay a colour (3,) or (H, W, 3) over `below` (H, W, 3) in place, with coverage `alpha` (H, W)."""
-    below += alpha[..., None] * (np.asarray(above, np.float32) - below)
+    rows = np.flatnonzero(alpha.any(axis=1))
+    if not len(rows):
+        return
+    some = slice(rows[0], rows[-1] + 1)
+    above = np.asarray(above, np.float32)
+    change = (above[some] if above.ndim == 3 else above) - below[some]
+    change *= alpha[some, :, None]
+    below[some] += change
 
 
 def unit(vectors: Field) -> Field:
     """Vectors of length 1 along the last axis."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
+    square = np.einsum("...i,...i->...", vectors, vectors)
+    return vectors / np.sqrt(np.maximum(square, 1e-12))[..., None]

@@ -32,16 +32,21 @@ class Style:
     wave: float
     upright: float = 0.0
 
+    @property
+    def hanging(self) -> float:
+        """1 for hair long enough to leave the skull under its own weight."""
+        return float(self.weight > 0.3)
+
 
 _STYLES = {
-    "long": Style(1500, 2.7, (0.9, 0.25, -0.15), 0.5, 1.0, 0.05),
-    "bob": Style(1400, 1.55, (0.9, 0.3, -0.05), 0.5, 1.2, 0.04),
+    "long": Style(1700, 3.0, (0.8, 0.3, -0.15), 0.9, 1.0, 0.03),
+    "bob": Style(1600, 1.9, (0.8, 0.35, -0.05), 0.9, 1.2, 0.03),
     "updo": Style(1300, 0.9, (0.25, -0.35, -1.0), 0.0, 0.45, 0.02),
     "swept": Style(1500, 0.65, (1.0, -0.1, -0.25), 0.1, 1.0, 0.03, 0.25),
     "back": Style(1500, 0.75, (0.15, -0.4, -1.0), 0.0, 0.8, 0.03, 0.2),
-    "short": Style(1900, 0.26, (0.4, -0.1, 0.25), 0.0, 0.8, 0.03, 0.6),
-    "afro": Style(2600, 0.42, (0.0, 0.0, 0.0), 0.0, 3.0, 0.10, 1.0),
-    "buzz": Style(2600, 0.05, (0.1, 0.2, 0.3), 0.0, 0.3, 0.0, 0.7),
+    "short": Style(2300, 0.24, (0.4, -0.1, 0.25), 0.0, 0.8, 0.03, 0.6),
+    "afro": Style(2600, 0.36, (0.0, 0.0, 0.0), 0.0, 3.0, 0.10, 1.0),
+    "buzz": Style(3600, 0.05, (0.1, 0.2, 0.3), 0.0, 0.3, 0.0, 0.7),
     "bald": Style(700, 0.12, (0.2, 0.8, -0.6), 0.1, 0.3, 0.02, 0.2),
 }
 
@@ -72,18 +77,19 @@ def scalp_cover(person: Person, grid: Grid, rng: np.random.Generator) -> Field:
     return np.asarray(np.clip(cover, 0, 1) * full, np.float32)
 
 
-def grow_hair(person: Person, rng: np.random.Generator) -> Strands:
-    """All strands of the head. `rng` is the person's: the cut does not change from photograph to photograph."""
+def grow_hair(person: Person, density: float, rng: np.random.Generator) -> Strands:
+    """All strands of the head, `density` times as many as a 128 px picture needs. `rng` is the person's: the cut does not change from photograph to photograph."""
     style = _STYLES[person.hair]
+    count = round(style.count * density)
     radii = np.array([person.forehead, CROWN[1], 1.4], np.float32)
     centre = np.array([0, CROWN[0], BACK], np.float32)
-    away = unit(rng.standard_normal((style.count * 4, 3), dtype=np.float32))
+    away = unit(rng.standard_normal((count * 4, 3), dtype=np.float32))
     root = centre + radii * away
     line = np.where(root[:, 2] > 0.25, hairline(person, root[:, 0]), np.where(root[:, 2] > -0.1, 0.1, 0.6))
     keep = (root[:, 1] < line + 0.03 * rng.standard_normal(len(root))) & (root[:, 2] > -1.2)
     if person.hair == "bald":
         keep &= (root[:, 1] > -0.75) & (root[:, 2] < 0.5)
-    away, root = away[keep][: style.count], root[keep][: style.count]
+    away, root = away[keep][:count], root[keep][:count]
     count = len(root)
     layer = rng.random(count).astype(np.float32)
     reach = style.length * person.hair_length * rng.uniform(0.75, 1.05, count).astype(np.float32)
@@ -92,6 +98,7 @@ def grow_hair(person: Person, rng: np.random.Generator) -> Strands:
     comb = (comb + 0.16 * rng.standard_normal((count, 3))).astype(np.float32)
     phase = rng.uniform(0, 6.3, (count, 3)).astype(np.float32)
     lift = person.hair_volume * style.lift * (0.25 + 0.75 * layer)
+    down = np.array([0, 1, 0], np.float32)
     points = [root]
     here = root
     for k in range(1, _STEPS):
@@ -100,13 +107,18 @@ def grow_hair(person: Person, rng: np.random.Generator) -> Strands:
         way = unit(comb + style.upright * normal * (2.0 - 1.2 * part))
         inward = np.sum(way * normal, axis=1, keepdims=True)
         way = way - np.minimum(inward, 0) * normal
-        way = unit(way + style.weight * np.array([0, 1, 0], np.float32) * (0.6 + 3.0 * part))
+        low = ramp(here[:, 1:2], -1.3, -0.2)
+        way = unit(way * (1 - 0.85 * low * min(1.0, style.weight)) + style.weight * (0.3 + 3.0 * low) * down)
+        way[:, 0] -= np.sign(here[:, 0]) * 0.25 * style.weight * ramp(here[:, 1], 0.2, 1.2)
         wave = style.wave * (0.5 + 2.5 * person.curl) * np.sin(phase + (4 + 14 * person.curl) * part)
         here = here + way * (reach / (_STEPS - 1))[:, None] + wave * min(1.0, 3 * part) * 0.5
         # outside the skull, at this strand's distance
         shell = np.linalg.norm((here - centre) / radii, axis=1)
         least = 1.01 + lift * min(1.0, 2.5 * part)
-        here = centre + (here - centre) * np.maximum(1, least / np.maximum(shell, 1e-3))[:, None]
+        scale = least / np.maximum(shell, 1e-3)
+        # combed hair lies on the skull down to the ears; below, and where it stands upright, it only keeps out of it
+        lying = (1 - style.hanging * ramp(here[:, 1], -0.5, 0.1)) * (1 - style.upright) * 0.9
+        here = centre + (here - centre) * np.maximum(1 + lying * (scale - 1), scale)[:, None]
         here = _off_the_face(here, layer)
         points.append(here)
     line3 = np.stack(points, axis=1)
@@ -117,16 +129,18 @@ def grow_hair(person: Person, rng: np.random.Generator) -> Strands:
 def _off_the_face(here: Field, layer: Field) -> Field:
     """Strands that hang beside the face are pushed aside: nobody's eyes are covered."""
     x, y, z = here[:, 0], here[:, 1], here[:, 2]
-    aside = (0.80 + 0.22 * layer) * ramp(y, -0.95, -0.1) * ramp(z, -0.35, 0.1)
+    aside = (0.86 + 0.2 * layer) * ramp(y, -0.95, -0.1) * ramp(z, -0.35, 0.1)
     sign = np.where(x >= 0, 1.0, -1.0)
     return np.stack([sign * np.maximum(np.abs(x), aside), y, z], 1).astype(np.float32)
 
 
-def grow_beard(person: Person, form: Form, relief: Field, grid: Grid, rng: np.random.Generator) -> Strands | None:
+def grow_beard(
+    person: Person, form: Form, relief: Field, grid: Grid, density: float, rng: np.random.Generator
+) -> Strands | None:
     """Beard and moustache, or None for a face without."""
     if max(person.beard, person.moustache) < 0.15:
         return None
-    count = 2600
+    count = round(2900 * density)
     x = rng.uniform(-1.02, 1.02, count).astype(np.float32)
     y = rng.uniform(0.4, form.chin + 0.02, count).astype(np.float32)
     lip = (np.abs(x) < 0.5) & (y < form.mouth_y)
@@ -134,8 +148,8 @@ def grow_beard(person: Person, form: Form, relief: Field, grid: Grid, rng: np.ra
     keep = rng.random(count) < chance
     x, y, lip = x[keep], y[keep], lip[keep]
     z = np.maximum(grid.lookup(relief, x, y), BACK)
-    reach = np.where(lip, 0.10, 0.08 + 0.2 * person.beard) * rng.uniform(0.6, 1.1, len(x))
-    way = np.stack([np.where(lip, 0.9 * np.sign(x), 0.25 * x), np.ones(len(x)), np.full(len(x), 0.35)], 1)
+    reach = np.where(lip, 0.075, 0.08 + 0.2 * person.beard) * rng.uniform(0.6, 1.1, len(x))
+    way = np.stack([np.where(lip, 0.5 * np.sign(x) + x, 0.25 * x), np.ones(len(x)), np.full(len(x), 0.35)], 1)
     way = unit(way + 0.3 * rng.standard_normal(way.shape))
     start = np.stack([x, y, z + 0.01], 1)
     bend = np.array([0, 0.4, -0.25])
@@ -172,8 +186,8 @@ def draw_strands(
     segments = np.stack([flat[:, :-1, :2], flat[:, 1:, :2]], axis=2)
     code = ((order[:, None] * 2 + strands.grey[:, None]) * 9 + level) * 3 + gloss
     code, segments = code[show], np.rint(segments[show] * 16).astype(np.int32)
-    dark = np.asarray(person.hair_colour)
-    silver = np.array([0.42, 0.41, 0.40])
+    silver = np.array([0.40, 0.39, 0.38])
+    dark = np.asarray(person.hair_colour) * (1 - 0.55 * person.grey) + 0.55 * person.grey * silver
     order_now = np.argsort(code, kind="stable")
     values, starts = np.unique(code[order_now], return_index=True)
     for value, chosen in zip(values, np.split(order_now, starts[1:]), strict=True):

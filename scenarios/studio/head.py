@@ -10,9 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
-
-from ffd_continual.scenarios.studio.fields import Field, Grid, ramp
+from ffd_continual.scenarios.studio.fields import Field, Grid, curve, ramp
 from ffd_continual.scenarios.studio.person import Person, Shot
 
 BACK = -0.25
@@ -95,13 +93,13 @@ def outline(person: Person, form: Form, y: Field) -> Field:
         person.forehead * 0.985,
         1.03,
         0.985 * person.cheekbone + 0.015 * person.fat,
-        (0.895 + 0.05 * person.fat) * person.jaw,
-        (0.76 + 0.07 * person.fat) * person.jaw,
+        (0.88 + 0.05 * person.fat) * person.jaw,
+        (0.73 + 0.08 * person.fat) * person.jaw,
         0.56 * person.chin_width,
         0.44 * person.chin_width,
     ]
     knots[3:] *= stretch
-    face = PchipInterpolator(knots, values, extrapolate=True)(np.clip(y, -0.6, form.chin))
+    face = curve(knots, values, np.clip(y, -0.6, form.chin))
     face = face * np.sqrt(np.clip(1 - np.clip(y / form.chin, 0, 1) ** 8, 0, 1))
     mix = ramp(np.asarray(y), -0.6, -0.2)
     return np.asarray(top * (1 - mix) + face * mix, np.float32)
@@ -115,7 +113,7 @@ def height_field(person: Person, shot: Shot, form: Form, grid: Grid) -> Field:
     wide = outline(person, form, column)
     skull = BACK + 1.4 * np.sqrt(np.clip(1 - ((column - CROWN[0]) / CROWN[1]) ** 2, 0, 1))
     knots = np.array([-0.45, 0.0, 0.5, 1.0, 1.25, 1.5, 1.8]) * np.array([1, 1, 1, *([form.chin / 1.66] * 4)])
-    profile = PchipInterpolator(knots, (1.15, 1.13, 1.15, 1.17, 1.11, 1.13, 1.05))(np.clip(column, -0.45, 1.8))
+    profile = curve(knots, (1.15, 1.13, 1.15, 1.17, 1.11, 1.13, 1.05), column)
     profile = profile * np.sqrt(np.clip(1 - np.clip(column / (form.chin + 0.01), 0, 1) ** 12, 0, 1))
     depth = np.where(column < CROWN[0], skull, profile).astype(np.float32)
     inverse = (1 / np.maximum(wide, 1e-3)).astype(np.float32)
@@ -155,10 +153,11 @@ def _nose(person: Person, form: Form, grid: Grid) -> Field:
     tip, height = form.nose_y - 0.06, person.nose_height
     along = np.clip((ys + 0.12) / (tip + 0.12), 0, 1)
     ridge = 0.06 * ramp(ys, -0.22, 0.0) + (height - 0.06) * along**1.5 + person.nose_hump * np.sin(np.pi * along)
-    ridge = ridge * ramp(ys, form.nose_y + 0.11, tip + 0.0)
-    half = 0.085 + (0.55 * form.nose_width - 0.055) * along**2
+    # round under the tip: the ridge ends as an ellipse does, not as a step
+    ridge = ridge * np.sqrt(np.clip(1 - np.clip((ys - tip + 0.02) / 0.125, 0, 1) ** 2, 0, 1))
+    half = 0.088 + (0.42 * form.nose_width - 0.03) * along**2
     nose: Field = ridge * np.exp(-0.5 * (xs / half) ** 2)
-    nose += 0.06 * grid.bump(0, tip, 0.085, 0.075)
+    nose += 0.05 * grid.bump(0, tip - 0.01, 0.10, 0.085)
     nose += 0.14 * grid.twin(0.74 * form.nose_width, form.nose_y - 0.01, 0.30 * form.nose_width, 0.075)
     nose -= 0.05 * grid.twin(1.22 * form.nose_width, form.nose_y - 0.01, 0.04, 0.07)
     return nose

@@ -30,7 +30,7 @@ _IRIS: tuple[Colour, ...] = (
     (0.120, 0.190, 0.280),
 )
 # log of linear reflectance taken away by melanin at light, medium and dark skin (red, green, blue)
-_MELANIN = ((0.0, 0.0, 0.0), (0.40, 0.68, 0.98), (2.35, 2.80, 3.05))
+_MELANIN = ((0.0, 0.0, 0.0), (0.42, 0.66, 0.88), (2.30, 2.72, 2.95))
 _PALE = (0.80, 0.545, 0.425)
 
 
@@ -129,7 +129,7 @@ def draw_person(seed: int) -> Person:
     woman = feminine > 0.5
     age = float(20 + 58 * rng.beta(1.4, 1.7))
     old = max(0.0, (age - 30) / 48)
-    melanin = float(rng.beta(1.0, 1.55))
+    melanin = float(rng.beta(1.0, 1.9))
     pale = melanin < 0.3
     blood = float(rng.random())
     weights = np.array([w for w, _ in _HAIR]) * (
@@ -163,11 +163,11 @@ def draw_person(seed: int) -> Person:
         fat=float(np.clip(near(0.35, 0.3), 0, 1)),
         eye_x=near(0.465, 0.017),
         eye_width=near(0.215, 0.010),
-        eye_open=near(0.082 + 0.014 * feminine - 0.012 * old, 0.009),
+        eye_open=near(0.085 + 0.012 * feminine - 0.012 * old, 0.009),
         eye_tilt=near(0.06 + 0.04 * feminine - 0.05 * old, 0.05),
         crease=float(np.clip(near(0.065 - 0.03 * old, 0.02), 0.012, 0.11)),
         iris=iris,
-        brow_y=near(-0.345 - 0.03 * feminine, 0.03),
+        brow_y=near(-0.325 - 0.03 * feminine, 0.03),
         brow_arch=near(0.055 + 0.03 * feminine, 0.02),
         brow_weight=near(1.15 - 0.4 * feminine, 0.22),
         brow_ridge=near(0.075 - 0.05 * feminine, 0.02),
@@ -229,5 +229,5 @@ def draw_shot(person: Person, seed: int) -> Shot:
         key_colour=(1 + warm, 1.0, 1 - 1.2 * warm),
         fill=float(rng.uniform(0.1, 0.5)),
         ambient=float(rng.uniform(0.18, 0.5)),
-        exposure=float(np.exp(spread(0.14, 0.35))),
+        exposure=float(np.exp(spread(0.14, 0.35)) * 1.08 * (0.35 / person.skin[1]) ** 0.22),
     )

@@ -54,15 +54,18 @@ def render_portrait(identity_seed: int, shot_seed: int, size: int = 128) -> Face
     head = cv2.remap(colour, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     scene = paint_background(side, here)
     behind = paint_body(scene, person, shot, view, here)
-    edge = cv2.GaussianBlur(covered.astype(np.float32), (0, 0), 0.6)
-    blend(scene, head, np.where(covered, np.clip(2 * edge - 0.5, 0, 1), 0).astype(np.float32))
+    # the outline is smoothed and drawn a little inside: the last ray of a steep side is not to be trusted
+    mask = cv2.medianBlur(np.where(covered, np.uint8(255), np.uint8(0)), 5)
+    edge = cv2.GaussianBlur(mask, (0, 0), 1.2).astype(np.float32) / 255
+    blend(scene, head, np.clip(1.8 * edge - 0.8, 0, 1))
+    covered = mask > 0
     behind = np.where(covered, depth, behind).astype(np.float32)
     picture = np.rint(255 * np.clip(scene, 0, 1) ** (1 / 2.2)).astype(np.uint8)
-    thickness = max(1, round(size / 128))
-    beard = grow_beard(person, form, relief, grid, fixed)
+    thickness, density = max(1, round(size / 200)), size / 128
+    beard = grow_beard(person, form, relief, grid, density, fixed)
     if beard is not None:
         draw_strands(picture, behind, beard, person, shot, view, thickness)
-    draw_strands(picture, behind, grow_hair(person, fixed), person, shot, view, thickness)
+    draw_strands(picture, behind, grow_hair(person, density, fixed), person, shot, view, thickness)
     if person.glasses > 0:
         draw_glasses(picture, person, shot, view, points, here)
     light = (picture.astype(np.float32) / 255) ** np.float32(2.2)
@@ -78,8 +81,8 @@ def _paint_face(person: Person, shot: Shot, grid: Grid, own: np.random.Generator
     paint_mouth(surface, person, shot, form, grid, own)
     paint_eyes(surface, person, shot, form, grid, own)
     paint_brows(surface, person, form, grid, own)
-    nostrils = grid.twin(0.42 * form.nose_width, form.nose_y + 0.055, 0.045, 0.026)
-    surface.albedo *= np.exp(-2.2 * nostrils)[..., None]
+    nostrils = grid.twin(0.44 * form.nose_width, form.nose_y + 0.06, 0.04, 0.022)
+    surface.albedo *= np.exp(-1.8 * nostrils)[..., None]
     cover = scalp_cover(person, grid, own)
     roots: Field = np.asarray(person.hair_colour, np.float32) * (1 - person.grey) + 0.25 * person.grey
     blend(surface.albedo, roots * np.float32(0.45), cover)

@@ -44,17 +44,20 @@ def paint_background(side: int, rng: np.random.Generator) -> Field:
 def paint_body(canvas: Field, person: Person, shot: Shot, view: View, rng: np.random.Generator) -> Field:
     """Neck and clothes over `canvas` (S, S, 3) in place; returns their depth (S, S), very far where there is none."""
     x, y = view.plane()
-    side = view.side
+    first = int(np.argmax(y[:, 0] > 0.4))  # nothing of the body is above the lips
+    y = y[first:]
+    whole = np.full((view.side, view.side), -5, np.float32)
+    canvas, depth = canvas[first:], whole[first:]
     lean = float(0.25 * view.turn[0, 2])
     x = x - lean
     half = 0.66 - 0.13 * person.feminine + 0.07 * person.fat
     neck_half = half + 0.10 * np.clip(y - 1.2, 0, 2) ** 2 + 0.35 * np.clip(y - 1.75, 0, 2) ** 1.5
     broad = 2.5 - 0.35 * person.feminine
-    shoulder = 1.72 + 0.08 * rng.standard_normal() + 0.55 * np.clip(np.abs(x) / broad, 0, 1) ** 2.2
+    shoulder = 1.62 + 0.08 * rng.standard_normal() + 0.5 * np.clip(np.abs(x) / broad, 0, 1) ** 2.2
     soft = 1.0 / view.scale
-    neck = np.clip((neck_half - np.abs(x)) / soft + 0.5, 0, 1) * (y > 0.4)
-    depth = np.where(neck > 0.5, -0.5 + 0.6 * np.sqrt(np.clip(1 - (x / neck_half) ** 2, 0, 1)), -5).astype(np.float32)
-    key, shape = shot.key, (side, side)
+    neck = np.clip((neck_half - np.abs(x)) / soft + 0.5, 0, 1)
+    depth[:] = np.where(neck > 0.5, -0.5 + 0.6 * np.sqrt(np.clip(1 - (x / neck_half) ** 2, 0, 1)), -5)
+    key, shape = shot.key, (len(y), view.side)
     skin = np.asarray(person.skin, np.float32) * np.array([0.97, 0.93, 0.92], np.float32)
     nx = np.clip(x / neck_half, -1, 1) * 0.95
     nz = np.sqrt(1 - nx * nx)
@@ -66,7 +69,7 @@ def paint_body(canvas: Field, person: Person, shot: Shot, view: View, rng: np.ra
     tint = np.asarray(shot.key_colour, np.float32)
     blend(canvas, skin * tint * (light * shot.exposure)[..., None], neck)
     _clothes(canvas, person, shot, view, x, y, shoulder, rng, depth)
-    return depth
+    return whole
 
 
 def _clothes(
@@ -81,10 +84,10 @@ def _clothes(
     depth: Field,
 ) -> None:
     """A T-shirt, an open neck, or a jacket with collar and tie."""
-    shape, soft = (view.side, view.side), 1.0 / view.scale
+    shape, soft = (len(y), view.side), 1.0 / view.scale
     formal = rng.random() < 0.5 - 0.2 * person.feminine
     dip = float(rng.uniform(0.15, 0.85))
-    base = 2.02 + 0.05 * rng.standard_normal()
+    base = 1.9 + 0.05 * rng.standard_normal()
     neckline = (
         base
         + dip * (1 - np.clip(np.abs(x) / 0.85, 0, 1) ** (1.1 if rng.random() < 0.5 else 2.0))
@@ -108,7 +111,7 @@ def _clothes(
         depth[cover > 0.5] = -0.2
         return
     opening = np.clip((0.62 - 0.55 * (y - 1.75) - np.abs(x)) / soft + 0.5, 0, 1)
-    collar_top = 1.72 + 0.35 * ramp(np.abs(x), 0.75, 0.1)
+    collar_top = 1.64 + 0.35 * ramp(np.abs(x), 0.75, 0.1)
     linen = _colour(rng, (0.45, 0.85), 0.08)
     shirt = opening * np.clip((y - collar_top) / soft + 0.5, 0, 1)
     seam = 1 - 0.35 * np.exp(-0.5 * ((np.abs(x) - 0.12 - 0.9 * np.clip(y - 2.05, 0, 1)) / 0.02) ** 2) * (y > 1.95)

@@ -34,9 +34,9 @@ def paint_skin(person: Person, shot: Shot, form: Form, grid: Grid, rng: np.rando
     patches = cloud(rng, shape, 0.10 * scale, 3, 0.8)
     fine = cloud(rng, shape, 3.0, 2, 0.9)
     pores = rng.standard_normal(shape, dtype=np.float32)
-    melanin = 0.05 * broad + (0.03 + 0.04 * old) * patches + 0.022 * fine + 0.02 * pores
-    blood = 0.05 * broad[::-1] + 0.07 * cloud(rng, shape, 0.06 * scale, 3, 0.8)
-    flush = 0.24 + 0.3 * person.blood
+    melanin = 0.05 * broad + (0.018 + 0.03 * old) * patches + 0.04 * fine + 0.03 * pores
+    blood = 0.05 * broad[::-1] + 0.05 * cloud(rng, shape, 0.06 * scale, 3, 0.8)
+    flush = 0.12 + 0.18 * person.blood
     blood += flush * (0.8 * grid.twin(0.6, 0.45, 0.24, 0.22) + 0.7 * grid.bump(0, form.nose_y - 0.08, 0.17, 0.13))
     blood += 0.25 * (grid.twin(person.eye_x - 0.05, 0.1, 0.2, 0.1) + grid.bump(0, form.chin - 0.2, 0.2, 0.14))
     blood += flush * ramp(np.abs(grid.xs), 1.0, 1.12)
@@ -54,9 +54,9 @@ def paint_skin(person: Person, shot: Shot, form: Form, grid: Grid, rng: np.rando
     log += blood[..., None] * np.array([0.10, 0.62, 0.48], np.float32) * (1 - 0.55 * person.melanin)
     _beard_shadow(person, grid, form, rng, log)
     albedo = np.asarray(person.skin, np.float32) * np.exp(-log)
-    relief = 0.0028 * fine + 0.0032 * pores + 0.004 * patches + _wrinkles(person, shot, form, grid, rng)
+    relief = 0.0018 * fine + 0.0014 * pores + 0.0008 * patches + _wrinkles(person, shot, form, grid, rng)
     oil = grid.bump(0, -0.6, 0.45, 0.25) + 1.2 * grid.bump(0, 0.3, 0.12, 0.3) + grid.twin(0.55, 0.35, 0.2, 0.15)
-    gloss = np.clip(0.28 + 0.45 * oil + 0.12 * fine + 0.08 * patches, 0.02, 1.2)
+    gloss = np.clip(0.28 + 0.45 * oil + 0.12 * fine + 0.04 * patches, 0.02, 1.2)
     return Surface(albedo, gloss, np.asarray(relief, np.float32), np.zeros(shape, np.float32))
 
 
@@ -117,7 +117,7 @@ def paint_mouth(surface: Surface, person: Person, shot: Shot, form: Form, grid: 
     inside = np.clip((1 - np.abs(x / form.mouth_width)) * 12, 0, 1)
     lips = between(top, bottom, 3.2 * soft) * inside
     skin = np.asarray(person.skin, np.float32)
-    colour = skin * np.array([0.80, 0.48, 0.50], np.float32)
+    colour = skin * np.array([0.72, 0.40, 0.43], np.float32)
     rouge = np.array([0.42, 0.045, 0.06], np.float32) * (0.55 + 0.5 * rng.random())
     colour = colour + 0.75 * person.lipstick * (rouge - colour)
     shape = lips.shape
@@ -170,5 +170,5 @@ def paint_brows(surface: Surface, person: Person, form: Form, grid: Grid, rng: n
     cover = grid.strokes(np.concatenate(lines))
     cover = 0.75 * cover + 0.3 * cv2.GaussianBlur(cover, (0, 0), 1.5)
     grey = np.asarray(person.hair_colour) * (1 - 0.7 * person.grey) + 0.30 * 0.7 * person.grey
-    blend(surface.albedo, np.minimum(grey * 0.8, person.skin).astype(np.float32), np.clip(0.9 * cover, 0, 1))
+    blend(surface.albedo, np.minimum(grey * 0.8, person.skin).astype(np.float32), np.clip(0.75 * cover, 0, 1))
     surface.gloss *= 1 - 0.8 * cover

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ffd_continual.scenarios.studio.fields import Field, Grid, ramp
+from ffd_continual.scenarios.studio.fields import Field, Grid, ramp, sample
 from ffd_continual.scenarios.studio.head import BACK
 from ffd_continual.scenarios.studio.person import Shot
 from ffd_continual.scenarios.studio.skin import Surface
@@ -75,13 +75,14 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
     turn, pivot = view.turn, _PIVOT
 
     def rays(x: Field, y: Field) -> tuple[Field, Field]:
-        start = x[..., None] * turn[0] + y[..., None] * turn[1] + pivot
-        way = turn[2] - (start - pivot) / np.float32(view.distance)
-        factor = np.array([grid.scale, grid.scale, 1], np.float32)
-        offset = np.array([grid.left * grid.scale, grid.top * grid.scale, 0], np.float32)
-        return np.ascontiguousarray(np.moveaxis(start * factor - offset, -1, 0)), np.ascontiguousarray(
-            np.moveaxis(way * factor, -1, 0)
-        )
+        shape = (y.shape[0], x.shape[1])
+        start, way = np.empty((3, *shape), np.float32), np.empty((3, *shape), np.float32)
+        for axis, (factor, offset) in enumerate(((grid.scale, grid.left), (grid.scale, grid.top), (1.0, 0.0))):
+            scale = np.float32(factor)
+            np.add(x * (scale * turn[0, axis]), y * (scale * turn[1, axis]), out=start[axis])
+            way[axis] = scale * turn[2, axis] - start[axis] / np.float32(view.distance)
+            start[axis] += scale * (pivot[axis] - np.float32(offset))
+        return start, way
 
     def over(start: Field, way: Field, t: Field | float) -> Field:
         column, row = start[0] + t * way[0], start[1] + t * way[1]
@@ -97,9 +98,9 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
         hit[now] = t
         open_ &= ~now
     # the nearest hit of the neighbours, plus a step: no thin front surface is jumped over
-    hit = cv2.resize(
-        cv2.dilate(hit, np.ones((3, 3), np.uint8)), (view.side, view.side), interpolation=cv2.INTER_NEAREST
-    )
+    size, ones = (view.side, view.side), np.ones((3, 3), np.uint8)
+    deepest = cv2.resize(cv2.erode(hit, ones), size, interpolation=cv2.INTER_NEAREST)
+    hit = cv2.resize(cv2.dilate(hit, ones), size, interpolation=cv2.INTER_NEAREST)
     start, way = rays(x, y)
     high = hit + np.float32(step)
     low = np.full(hit.shape, behind, np.float32)
@@ -109,6 +110,19 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
         now = ~found & (over(start, way, t) <= 0)
         low[now] = t[now]
         found |= now
+    # behind an edge (below the nose, at the jaw) the surface lies far below its neighbours': march on, these pixels only
+    rows, columns = np.nonzero(~found & (hit > behind))
+    if len(rows):
+        first, along = start[:, rows, columns], way[:, rows, columns]
+        last = np.maximum(deepest[rows, columns] - step, behind)
+        t = high[rows, columns] - np.float32(2 * step)
+        lost = np.ones(len(rows), bool)
+        while (lost & (t > last)).any():
+            t = np.where(lost, t - np.float32(step / 2), t)
+            at = first + t * along
+            lost &= at[2] > sample(relief, at[0], at[1], -9.0)
+        low[rows, columns] = t
+        found[rows, columns] = ~lost
     t = low + np.float32(step / 2)
     half = np.float32(step / 4)
     for _ in range(4):
@@ -141,19 +155,21 @@ def light_surface(surface: Surface, relief: Field, grid: Grid, view: View, shot:
     shade = _cast_shadow(relief, grid, key)
     floor = np.maximum(relief, BACK)
     hollow = cv2.GaussianBlur(floor, (0, 0), 0.13 * grid.scale) - floor
-    hollow += 0.8 * (cv2.GaussianBlur(floor, (0, 0), 0.04 * grid.scale) - floor)
-    cavity = np.exp(-3.2 * np.clip(hollow, -0.02, 0.3))
+    hollow += 0.45 * (cv2.GaussianBlur(floor, (0, 0), 0.04 * grid.scale) - floor)
+    cavity = np.exp(-3.2 * np.clip(hollow, -0.02, 0.22))
     sky = (0.72 - 0.28 * facing(down)) * cavity * shot.ambient
     side = np.array([-shot.key[0], 0.1 * shot.key[1], 0.8], np.float32)
     fill = np.clip(facing((side / np.linalg.norm(side)) @ view.turn), 0, 1) * cavity * shot.fill
+    # what chest and collar throw back: undersides of nose, lip and brow are never black
+    bounce = np.clip(ny, 0, 1) * (0.10 + 0.25 * shot.ambient)
     middle = key + eye
     shine = np.clip(facing(middle / np.linalg.norm(middle)), 0, 1)
-    shine = surface.gloss * (0.10 * shine**22 + 0.10 * shine**70) * shade
+    shine = surface.gloss * (0.10 * shine**22 + 0.10 * shine**70) * shade * ramp(inverse, 0.12, 0.4)
     out = np.empty((*grid.shape, 3), np.float32)
     for channel, wrap in enumerate((0.34, 0.20, 0.15)):
         lit = np.clip((toward + wrap) / (1 + wrap), 0, 1) * (shade + wrap * 0.4 * (1 - shade))
         colour = shot.key_colour[channel]
-        light = lit * (colour * (0.35 + 0.65 * cavity)) + fill + sky
+        light = lit * (colour * (0.35 + 0.65 * cavity)) + fill + sky + bounce
         out[..., channel] = surface.albedo[..., channel] * light + colour * (shine + surface.glint)
     return out * shot.exposure
 
@@ -174,7 +190,7 @@ def _cast_shadow(relief: Field, grid: Grid, key: Field) -> Field:
             borderValue=-9,
         )
         # soft edge: the lamp has a size, so the penumbra grows with the distance
-        above = np.maximum(above, (ahead - small - np.float32(distance * key[2])) / np.float32(0.03 + 0.12 * distance))
-    lit = 1 - ramp(above, -0.3, 0.9)
+        above = np.maximum(above, (ahead - small - np.float32(distance * key[2])) / np.float32(0.04 + 0.28 * distance))
+    lit = 1 - 0.85 * ramp(above, -0.4, 1.0)
     lit = cv2.GaussianBlur(lit, (0, 0), 0.02 * scale)
     return np.asarray(cv2.resize(lit, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
