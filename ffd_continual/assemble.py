@@ -73,14 +73,14 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         config.scenario.seed,
         dict(scenario.profiles),
         need_mask=bool((scenario.rows["mask"] != "").any()),
-        need_pair="pair" in learner.needs,
+        need_pair="pair" in learner.needs | learner.wants,
         skip_unreadable=config.scenario.unreadable == "skip",
         cache=cache,
         threads=config.train.threads,
         report_skipped=report_skipped,
     )
     kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)
-    sources = make_sources(table, kept, config.views, learner.needs, config.seed)
+    sources = make_sources(table, kept, config.views, learner.needs, learner.wants, config.seed)
     rows = tuple(kept.index("train", name) for name in kept.experiences)
     keeper = strategy_class(config.strategy.name)(config.strategy.config, Context(sources, rows, config.seed))
     learner.to(device)

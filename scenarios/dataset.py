@@ -45,24 +45,28 @@ class Sources:
     siblings: dict[int, Rows]  # video -> its rows of one label; only when "other" is needed
 
 
-def make_sources(table: FaceTable, scenario: Scenario, views: ViewConfig, needs: frozenset[str], seed: int) -> Sources:
-    """Check what the learner needs against what the rows can give, before any training."""
-    unknown = needs - OPTIONAL_NEEDS
+def make_sources(
+    table: FaceTable,
+    scenario: Scenario,
+    views: ViewConfig,
+    needs: frozenset[str],
+    wants: frozenset[str],
+    seed: int,
+) -> Sources:
+    """Check what the learner needs against what the rows can give, before any training; wants are met where they can be.
+
+    Raises FFDError naming the column that is missing and what to do.
+    """
+    unknown = (needs | wants) - OPTIONAL_NEEDS
     if unknown:
         raise FFDError(f"the learner needs {sorted(unknown)}, which no batch holds. Known: {sorted(OPTIONAL_NEEDS)}.")
-    train = (table.rows["stream"] == "train").to_numpy()
-    if "pseudo" in needs and not np.isfinite(table.landmarks[table.slot[train & (table.rows["label"] == 0).to_numpy()]]).any():
+    given = _given(table)
+    for need in sorted(needs - given):
         raise FFDError(
-            "the learner makes self-blended faces, which need landmarks, and no real training face has any. "
-            "Fill the manifest's landmarks column (`ffd forge` does), or switch the pretext off."
+            f"the learner needs {_COLUMNS[need]}, and no training face has it. Fill it (`ffd forge` does; "
+            "docs/manifest.md), or choose another learner or switch that part off (`ffd list learners`)."
         )
-    forged = train & (table.rows["label"] == 1).to_numpy()
-    for need, known in (("mask", table.mask_known), ("pair", table.pair_known)):
-        if need in needs and not known[table.slot[forged]].any():
-            raise FFDError(
-                f"the learner needs the column {need!r}, and no forged training face has it. Fill it in the manifest, "
-                "or choose a learner without it (`ffd list learners`)."
-            )
+    needs = needs | (wants & given)
     video = table.ids("person")
     order = {name: i for i, name in enumerate(scenario.experiences)}
     experience = np.array([order.get(e, -1) for e in table.rows["experience"]], np.int64)
@@ -74,6 +78,30 @@ def make_sources(table: FaceTable, scenario: Scenario, views: ViewConfig, needs:
             for row in rows:
                 siblings[int(row)] = np.asarray(rows, np.int64)
     return Sources(table, views, needs, seed, table.ids("forgery"), experience, video, siblings)
+
+
+_COLUMNS = {
+    "mask": "the manifest's column mask of forged faces",
+    "pair": "the manifest's column pair of forged faces",
+    "pseudo": "the manifest's column landmarks of real faces (68 points), to make self-blended faces",
+    "other": "several frames of a video (the manifest's columns video and frame)",
+}
+
+
+def _given(table: FaceTable) -> frozenset[str]:
+    """The optional batch fields that the training rows can fill for at least one face."""
+    train = (table.rows["stream"] == "train").to_numpy()
+    label = table.rows["label"].to_numpy()
+    real, forged = table.slot[train & (label == 0)], table.slot[train & (label == 1)]
+    frames = table.rows[train & (table.rows["video"] != "").to_numpy()].groupby(["video", "forgery", "experience"]).size()
+    found = {
+        "view2": True,
+        "mask": bool(table.mask_known[forged].any()) and len(table.masks) > 0,
+        "pair": bool(table.pair_known[forged].any()) and len(table.pairs) > 0,
+        "pseudo": bool(np.isfinite(table.landmarks[real]).all((1, 2)).any()),
+        "other": bool((frames > 1).any()),
+    }
+    return frozenset(name for name, there in found.items() if there)
 
 
 def plain_batch(sources: Sources, rows: Sequence[int]) -> Batch:

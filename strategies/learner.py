@@ -44,6 +44,11 @@ class Learner(nn.Module):
         """Optional batch fields this learner asks for (scenarios/batch.py, OPTIONAL_NEEDS)."""
         return frozenset()
 
+    @property
+    def wants(self) -> frozenset[str]:
+        """Optional batch fields it uses where the data give them, and can do without."""
+        return frozenset()
+
     def begin(self, forgery: str) -> None:
         """A forgery arrives: add what it needs. Called once a forgery, also when a checkpoint's growth is replayed."""
         self.growth.append(forgery)

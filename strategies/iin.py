@@ -1,0 +1,107 @@
+"""IIN's continual part: balanced exemplars, and distillation of the common path from its previous snapshot.
+
+Reading of IIN-FFD (see learners/iin.py). Works with any learner: what is distilled is the decision logit, and the
+common feature and evidence map where the learner has them. Learning without forgetting (Li and Hoiem, TPAMI 2018) is
+the source of the principle. Axes: B faces.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ffd_continual.strategies.learner import Learner, Output
+from ffd_continual.strategies.replay import Replay, ReplayConfig
+from ffd_continual.strategies.strategy import Context, State
+from ffd_continual.strategies.template import FaceStrategy
+
+
+@dataclass(frozen=True)
+class IINStrategyConfig(ReplayConfig):
+    """Replay's settings, and the weights of distillation (0 switches a term off)."""
+
+    exemplars: int = 20
+    logit_weight: float = 0.5
+    feature_weight: float = 0.1
+    evidence_weight: float = 0.1
+
+
+def distillation(new: Output, old: Output, config: IINStrategyConfig) -> dict[str, Tensor]:
+    """Logit: BCE of the new common logit against the old one's probability; feature: 1 - cosine; evidence: BCE."""
+    z_new, z_old = new.features.get("z_common", new.z), old.features.get("z_common", old.z)
+    losses = {}
+    if config.logit_weight > 0:
+        losses["keep_logit"] = config.logit_weight * F.binary_cross_entropy_with_logits(z_new, torch.sigmoid(z_old))
+    if config.feature_weight > 0 and "common" in new.features:
+        cosine = F.cosine_similarity(new.features["common"], old.features["common"])
+        losses["keep_feature"] = config.feature_weight * (1.0 - cosine).mean()
+    if config.evidence_weight > 0 and "trace" in new.maps and "trace" in old.maps:
+        target = torch.sigmoid(old.maps["trace"])
+        losses["keep_trace"] = config.evidence_weight * F.binary_cross_entropy_with_logits(new.maps["trace"], target)
+    return losses
+
+
+class IINStrategy(Replay):
+    """Replay with a frozen snapshot of the learner as teacher, taken as each later experience opens."""
+
+    config_type = IINStrategyConfig
+
+    def __init__(self, config: IINStrategyConfig, context: Context):
+        super().__init__(config, context)
+        self.teacher: Learner | None = None
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The teacher, which lives only while an experience is learnt, is no memory between experiences."""
+        return {}
+
+    def _distils(self) -> bool:
+        c = self.config
+        return bool(c.logit_weight > 0 or c.feature_weight > 0 or c.evidence_weight > 0)
+
+    def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        """The learner as it came out of the last experience, with the new type's growth already done."""
+        self.teacher = None
+        if strategy.position[0] > 0 and self._distils():
+            self.teacher = copy.deepcopy(strategy.model).requires_grad_(False)
+            self.teacher.eval()
+
+    @torch.no_grad()
+    def _old(self, strategy: FaceStrategy) -> Output:
+        assert self.teacher is not None
+        low = strategy.out.maps.get("low")
+        judge = getattr(self.teacher, "judge_low", None)
+        old: Output = judge(low) if judge is not None and low is not None else self.teacher(strategy.mbatch.image)
+        return old
+
+    def before_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        """Add the distillation terms to the step's loss, each under its own name."""
+        if self.teacher is not None:
+            terms = distillation(strategy.out, self._old(strategy), self.config)
+            strategy.losses |= {name: term.detach() for name, term in terms.items()}
+            if terms:
+                strategy.loss = strategy.loss + torch.stack(list(terms.values())).sum()
+
+    def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        """The teacher has done its part; the memory takes its share of the experience."""
+        self.teacher = None
+        super().after_training_exp(strategy, **kwargs)
+
+    def state_dict(self) -> State:
+        """The memory, and inside an experience the teacher."""
+        tensors, values = super().state_dict()
+        if self.teacher is not None:
+            tensors = tensors | {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
+        return tensors, values
+
+    def load_state_dict(self, state: State) -> None:
+        """Take both back; the teacher exists already, since the experience was opened again."""
+        tensors, values = state
+        taught = {k.removeprefix("teacher."): v for k, v in tensors.items() if k.startswith("teacher.")}
+        super().load_state_dict(({k: v for k, v in tensors.items() if not k.startswith("teacher.")}, values))
+        if self.teacher is not None and taught:
+            self.teacher.load_state_dict(taught)
