@@ -32,11 +32,11 @@ def samples(run: RunData) -> str:
         said = ""
         z = entry.get("z")
         if isinstance(z, int | float):
-            said = f" · score {show(float(z), 2)}"
+            said = f"<br>score {show(float(z), 2)}"
             if run.threshold is not None:
                 judged = z >= run.threshold
                 style = "good" if judged == forged else "bad"
-                said += f' · <span class="{style}">judged {"forged" if judged else "real"}</span>'
+                said += f'<span class="{style}">judged {"forged" if judged else "real"}</span>'
         alt = f"{'forged' if forged else 'real'} face, {escape(kind)}"
         images = f'<img src="{data_uri(picture)}" alt="{alt}">'
         if mapped is not None:

@@ -72,7 +72,7 @@ dl.facts dt { color: var(--soft); } dl.facts dd { margin: 0; overflow-wrap: anyw
   table.stack tr { border-bottom: 1px solid var(--line); padding: 8px 0; }
   table.stack td, table.stack th { display: block; border: 0; padding: 1px 0; text-align: left; min-width: 0; }
   table.stack td[data-name]::before { content: attr(data-name) " "; color: var(--soft); display: inline-block;
-    min-width: 7.5em; }
+    min-width: 7.5em; margin-right: .8em; }
 }
 @media print {
   @page { margin: 14mm; } body { font-size: 10.5pt; } nav { display: none; } main { max-width: none; padding: 0; }
@@ -96,8 +96,9 @@ def heat_colours(value: float) -> tuple[str, str]:
     share = min(1.0, max(0.0, (value - 0.5) / 0.5)) if math.isfinite(value) else 0.0
     low, high = (246, 248, 251), (11, 83, 148)
     mixed = [round(a + (b - a) * share**1.25) for a, b in zip(low, high, strict=True)]
-    luminance = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), mixed, strict=True))
-    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance < 118 else "#1d232d"
+    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in mixed]  # sRGB to light
+    luminance = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#{:02x}{:02x}{:02x}".format(*mixed), "#ffffff" if luminance < 0.179 else "#000000"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], numeric: set[int], stack: bool = False) -> str:

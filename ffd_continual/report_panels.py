@@ -63,7 +63,16 @@ def unseen_panels(run: RunData) -> list[Panel]:
         means = [(float(i), math.nan if v is None else v) for i, v in zip(curve["after"], curve["value"], strict=True)]
         if any(math.isfinite(y) for _, y in means):
             both.append(Line(means, colour, 2.4, label))
-    panels = [Panel("Seen and never seen", both, ticks, auc_range(run), "means over forgeries", (0.5, "chance"))]
+    panels = [
+        Panel(
+            "Seen and never seen",
+            both,
+            ticks,
+            auc_range(run),
+            "means; blue: learnt so far, orange: never learnt",
+            (0.5, "chance"),
+        )
+    ]
     for name in run.unseen:
         points = run.curve("unseen", name)
         line = Line(_xy(points), ORANGE, 2.4, name, _band(points))
@@ -89,13 +98,15 @@ def loss_panels(run: RunData) -> list[Panel]:
         steps = part["step"].to_numpy(np.float64)
         if not np.isfinite(values).any():
             continue
-        curve = smooth(np.where(np.isfinite(values), values, np.nan), max(1, len(values) // 40))
+        window = max(1, len(values) // 40)
+        clean = pd.Series(np.where(np.isfinite(values), values, np.nan)).groupby(part["experience"].to_numpy())
+        curve = clean.transform(lambda v, w=window: smooth(v.to_numpy(), w)).to_numpy()  # not across a new forgery
         kept = np.unique(np.linspace(0, len(curve) - 1, min(LOSS_POINTS, len(curve))).astype(int))
         starts = part.groupby("experience")["step"].min().sort_index()
         inside = [(float(s), "") for s in starts if s > steps[0]]
         low, high = float(np.nanmin(curve)), float(np.nanmax(curve))
-        low = 0.0 if 0 <= low <= 0.6 * high else low
-        high = high if high > low else low + 1.0
+        margin = 0.06 * (high - low) or 0.5
+        low, high = 0.0 if 0 <= low <= 0.6 * high else low - margin, high + margin
         ticks = [(float(s), f"{s:,.0f}") for s in np.linspace(steps[0], steps[-1], 3).round()] if len(steps) > 1 else []
         line = Line(list(zip(steps[kept], curve[kept], strict=True)), BLUE, 1.8, str(tag), dots=False)
         broken = int((~np.isfinite(values)).sum())

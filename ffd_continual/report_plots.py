@@ -47,7 +47,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
     turned = sum(len(name) for _, name in panel.x_ticks) > 26
     axes.set_xticks([x for x, _ in panel.x_ticks], [name for _, name in panel.x_ticks])
     axes.tick_params(axis="x", rotation=35 if turned else 0)
-    axes.set_title(panel.title, fontsize=9, loc="left", color=INK, fontweight="bold")
+    axes.set_title(panel.title, fontsize=9, loc="left", color=INK, fontweight="bold", pad=16 if panel.note else 6)
+    axes.text(0, 1.03, panel.note, transform=axes.transAxes, fontsize=7, color="#4a5260")
     _tidy(axes)
 
 

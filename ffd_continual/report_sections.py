@@ -184,12 +184,12 @@ def streams(run: RunData) -> str:
             part = m[(m["stream"] == stream) & (m["on"] == name)].set_index("metric")["value"]
             note = " <small>unseen</small>" if stream == "unseen" else ""
             rows.append([escape(name) + note, *(show(part.get(k)) for k in known)])
-    words = "; ".join(f"<b>{MEASURES[k][0]}</b>: {MEASURES[k][1]}" for k in known)
+    words = "".join(f"<dt>{MEASURES[k][0]}</dt><dd>{MEASURES[k][1]}</dd>" for k in known)
     heads = ["Tested on", *(MEASURES[k][0] for k in known)]
     return (
         "<p>The last model, one row a test stream, face by face.</p>"
         + table(heads, rows, set(range(1, len(heads))))
-        + f'<p class="soft"><small>{words}.</small></p>'
+        + f'<dl class="facts">{words}</dl>'
     )
 
 

@@ -149,6 +149,18 @@ def test_bootstrap_draws_persons_not_frames() -> None:
     assert frames.high - frames.low < 0.5 * (once.high - once.low)
 
 
+@pytest.mark.parametrize("persons", [1, 5, 40])
+def test_wins_between_groups_give_the_same_auc(persons: int) -> None:
+    labels, scores = sample(12, 300)
+    rng = np.random.default_rng(0)
+    group_of = rng.integers(0, persons, 300)
+    counts = m.draw_counts(persons + 1, 30, rng)  # the last person has no face in this stream
+    found = m.grouped_auc(labels.astype(bool), scores, group_of, counts)
+    assert found == pytest.approx(
+        m.batched_auc(labels.astype(bool), scores, counts[:, group_of]), abs=1e-12, nan_ok=True
+    )
+
+
 def test_one_class_resamples_are_skipped_and_reported() -> None:
     found = m.cluster_bootstrap([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], ["a", "a", "b", "b"], m.batched_auc, samples=400)
     assert found[:3] == (1.0, 1.0, 1.0)
