@@ -151,7 +151,7 @@ def crop_face(
     height, width = image.shape[:2]
     pads = (max(-top, 0), max(top + side - height, 0), max(-left, 0), max(left + side - width, 0))
     if any(pads):
-        image = cv2.copyMakeBorder(image, *pads, cv2.BORDER_REFLECT_101)
+        image = np.asarray(cv2.copyMakeBorder(image, *pads, cv2.BORDER_REFLECT_101), np.uint8)
     y0, x0 = top + pads[0], left + pads[2]
     crop = image[y0 : y0 + side, x0 : x0 + side]
     flags = cv2.INTER_AREA if size < side else cv2.INTER_LANCZOS4
@@ -166,7 +166,7 @@ def resize_face(face: Face, size: int) -> Face:
     if side == size:
         return face
     flags = cv2.INTER_AREA if size < side else cv2.INTER_LANCZOS4
-    image = cv2.resize(face.image, (size, size), interpolation=flags)
+    image = np.asarray(cv2.resize(face.image, (size, size), interpolation=flags), np.uint8)
     return Face(image, np.asarray((face.landmarks + 0.5) * (size / side) - 0.5, np.float32), face.identity, face.name)
 
 

@@ -19,50 +19,81 @@ Field = NDArray[np.float32]
 
 def luminance(layer: Field | Picture) -> Field:
     """Rec. 601 luma (H, W) in 0..255."""
-    return np.asarray(layer.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32), np.float32)
+    return np.asarray(cv2.cvtColor(layer.astype(np.float32), cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def box_of(weight: Field, margin: int) -> tuple[slice, slice]:
+    """Rows and columns of the non-zero part of a weight, with a margin: nothing outside needs computing."""
+    x, y, w, h = cv2.boundingRect((weight > 0).astype(np.uint8))
+    return slice(max(y - margin, 0), y + h + margin), slice(max(x - margin, 0), x + w + margin)
 
 
 def match_colour(layer: Field, reference: Field | Picture, weight: Field, strength: float = 1.0) -> Field:
-    """Mean and standard deviation of Lab inside `weight`, moved from the layer's to the reference's."""
-    total = max(float(weight.sum()), 1e-3)
-    ours = cv2.cvtColor(np.clip(layer, 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    theirs = cv2.cvtColor(reference.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
-    shares = weight[..., None] / total
-    mean, goal = (ours * shares).sum((0, 1)), (theirs * shares).sum((0, 1))
-    spread = np.sqrt((((ours - mean) ** 2) * shares).sum((0, 1)))
-    wanted = np.sqrt((((theirs - goal) ** 2) * shares).sum((0, 1)))
+    """Mean and standard deviation of Lab inside `weight`, moved from the layer's to the reference's.
+
+    Only the weight's bounding box changes.
+    """
+    box = box_of(weight, 0)
+    share = weight[box] / max(float(weight.sum()), 1e-3)
+    ours = cv2.cvtColor(np.clip(layer[box], 0, 255).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    theirs = cv2.cvtColor(reference[box].astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    mean, spread = _moments(np.asarray(ours, np.float32), share)
+    goal, wanted = _moments(np.asarray(theirs, np.float32), share)
     gain = np.clip((wanted + 0.5) / (spread + 0.5), 0.6, 1.7)
-    moved = ours + strength * ((ours - mean) * gain + goal - ours)
-    return np.clip(np.asarray(cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_Lab2RGB), np.float32) * 255, 0, 255)
+    moved = ours + strength * (ours * (gain - 1) + (goal - mean * gain))
+    result = layer.astype(np.float32, copy=True)
+    result[box] = np.clip(cv2.cvtColor(moved.astype(np.float32), cv2.COLOR_Lab2RGB) * 255, 0, 255)
+    return result
+
+
+def _moments(lab: Field, share: Field) -> tuple[Field, Field]:
+    """Weighted mean and standard deviation (3,) of (H, W, 3); `share` sums to 1."""
+    flat, weights = lab.reshape(-1, 3), share.ravel()
+    mean = weights @ flat
+    return mean, np.sqrt(np.maximum(weights @ flat**2 - mean**2, 0))
 
 
 def split_bands(layer: Field, sigmas: tuple[float, ...] = (0.7, 1.4, 2.8)) -> list[Field]:
     """Differences of Gaussians, finest first, and the rest: they add up to the layer."""
     bands, rest = [], layer
     for sigma in sigmas:
-        smooth = cv2.GaussianBlur(layer, (0, 0), sigma)
+        smooth = np.asarray(cv2.GaussianBlur(layer, (0, 0), sigma), np.float32)
         bands.append(rest - smooth)
         rest = smooth
     return [*bands, rest]
 
 
 def match_bands(
-    layer: Field, reference: Field | Picture, weight: Field, limits: tuple[float, float] = (0.4, 2.5)
+    layer: Field,
+    reference: Field | Picture,
+    weight: Field,
+    limits: tuple[float, float] = (0.4, 2.5),
+    reach: float | None = None,
 ) -> Field:
-    """Each band's local energy (over about a twelfth of the width) brought to the reference's, inside `weight`.
+    """Each band's local energy brought to the reference's, inside `weight`.
+
+    Local means a Gaussian of sigma `reach` px, by default a 24th of the width.
 
     The gain is that of the luminance, the same for the three channels, and stays within `limits`.
     """
     ours, theirs = split_bands(layer), split_bands(reference.astype(np.float32))
-    reach = layer.shape[1] / 24
-    inside = cv2.GaussianBlur(weight, (0, 0), reach) + 1e-4
+    reach = layer.shape[1] / 24 if reach is None else reach
+    inside = _spread(weight, reach) + 1e-4
     result = ours[-1].copy()
     for band, goal in zip(ours[:-1], theirs[:-1], strict=True):
-        have = cv2.GaussianBlur(luminance(band) ** 2 * weight, (0, 0), reach) / inside
-        want = cv2.GaussianBlur(luminance(goal) ** 2 * weight, (0, 0), reach) / inside
+        have = _spread(luminance(band) ** 2 * weight, reach) / inside
+        want = _spread(luminance(goal) ** 2 * weight, reach) / inside
         gain = np.clip(np.sqrt((want + 0.05) / (have + 0.05)), *limits)
         result += band * gain[..., None]
     return np.asarray(result, np.float32)
+
+
+def _spread(energy: Field, reach: float) -> Field:
+    """A wide Gaussian of sigma `reach` px, computed at a quarter of the size."""
+    height, width = energy.shape
+    small = cv2.resize(energy, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
+    wide = cv2.GaussianBlur(small, (0, 0), max(reach / 4, 0.3))
+    return np.asarray(cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def detail(reference: Picture, sigma: float) -> Field:
@@ -77,14 +108,18 @@ def compose(target: Picture, layer: Field, weight: Field, bands: bool = True) ->
     Pixels of weight 0 keep their bytes. Grey pictures stay grey. With `bands` the *blended* result, which a seam or
     an average makes smoother than either, is brought to the pristine picture's local band energies.
     """
-    support = weight > 0
-    alpha = weight[..., None]
-    mixed = alpha * layer + (1 - alpha) * target
+    image, mask = target.copy(), (weight > 0).astype(np.uint8) * 255
+    if not mask.any():
+        return image, mask
+    box = box_of(weight, 10)
+    below, above, weight = target[box], layer[box], weight[box]
+    support, alpha = weight > 0, weight[..., None]
+    mixed = np.asarray(alpha * above + (1 - alpha) * below, np.float32)
     if bands:
         edge = np.minimum(weight * 4, 1)[..., None]  # gains fade in over the seam, so they leave no step
-        matched = match_bands(np.asarray(mixed, np.float32), target, support.astype(np.float32))
-        mixed = edge * matched + (1 - edge) * mixed
+        matched = match_bands(mixed, below, support.astype(np.float32), reach=target.shape[1] / 24)
+        mixed = np.asarray(edge * matched + (1 - edge) * mixed, np.float32)
     if is_grey(target):
-        mixed = np.repeat(luminance(np.asarray(mixed, np.float32))[..., None], 3, 2)
-    image = np.where(support[..., None], np.clip(np.rint(mixed), 0, 255), target).astype(np.uint8)
-    return image, support.astype(np.uint8) * 255
+        mixed = np.repeat(luminance(mixed)[..., None], 3, 2)
+    image[box] = np.where(support[..., None], np.clip(np.rint(mixed), 0, 255), below).astype(np.uint8)
+    return image, mask

@@ -69,10 +69,18 @@ def forge_dataset(sources: Sequence[Portraits], out: Path, config: ForgeConfig |
         raise FFDError(f"{len(collected.unreadable)} picture(s) cannot be read: {shown}; mend them, or pass --skip-bad")
     if not collected.portraits:
         raise FFDError("no face was found in any picture: are these portraits, upright and at least 60 px wide?")
-    journal = _Journal(out, config, collected.portraits)
-    faces = [portrait.face for portrait in collected.portraits]
+    table, declined = forge_portraits(collected.portraits, out, config)
+    return ForgedDataset(out / "manifest.parquet", table, collected, declined)
+
+
+def forge_portraits(
+    portraits: Sequence[Portrait], out: Path, config: ForgeConfig
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Forge faces that are cut out already into the folder `out`: (rows of its manifest, declined by family)."""
+    journal = _Journal(out, config, portraits)
+    faces = [portrait.face for portrait in portraits]
     splits = split_people([face.identity for face in faces], config.seed, config.fractions)
-    rows = {("real", face.name): "" for face in faces}
+    rows: dict[tuple[str, str], str | None] = {("real", face.name): "" for face in faces}
     for face in faces:
         path = out / "real" / f"{face.name}{config.suffix}"
         if not path.is_file():
@@ -103,9 +111,8 @@ def forge_dataset(sources: Sequence[Portraits], out: Path, config: ForgeConfig |
     names = [load_family(one).name for one in config.families]
     rows |= {key: source for key, source in finished.items() if source is not None and key[0] in names}
     declined = {one: sum(k[0] == one and s is None for k, s in finished.items()) for one in names}
-    table = _table(out, config, collected.portraits, splits, rows)
-    manifest = write_manifest(table, out / "manifest.parquet")
-    return ForgedDataset(out / "manifest.parquet", manifest.table, collected, declined)
+    table = _table(out, config, portraits, splits, rows)
+    return write_manifest(table, out / "manifest.parquet").table, declined
 
 
 def landmarks_text(landmarks: Points) -> str:

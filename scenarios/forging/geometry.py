@@ -95,11 +95,12 @@ def move(points: Points, matrix: NDArray[np.float64]) -> Points:
 
 def align(face: Face, side: int) -> tuple[Picture, NDArray[np.float64]]:
     """The inner face (side, side, 3), eyes and mouth at ALIGNED, and the 2x3 map from the crop to it."""
-    matrix = cv2.getAffineTransform(anchors(face.landmarks).astype(np.float32), ALIGNED * side - 0.5)
+    corners = (ALIGNED * side - 0.5).astype(np.float32)
+    matrix = np.asarray(cv2.getAffineTransform(anchors(face.landmarks).astype(np.float32), corners), np.float64)
     shrink = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
     image = face.image
     if shrink < 0.7:  # warpAffine has no area filter: blur first, or the aligned face is full of aliases
-        image = cv2.GaussianBlur(image, (0, 0), 0.35 / shrink)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.35 / shrink), np.uint8)
     warped = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(warped, np.uint8), matrix
 

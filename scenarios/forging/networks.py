@@ -148,7 +148,7 @@ def train(
             seen = distort(chosen, generator) if distort else chosen
             loss = (network(seen) - chosen).abs().mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
     network.eval().requires_grad_(False)

@@ -42,8 +42,8 @@ def blend_mask(landmarks: Points, size: tuple[int, int], rng: np.random.Generato
         points = np.concatenate([landmarks[0:3], landmarks[14:17], landmarks[17:36]])
     else:
         points = landmarks[list(PARTS[("eyes", "nose", "mouth")[int(rng.integers(3))]])]
-    points = points + rng.normal(0, 0.02 * width, points.shape)
-    mask = grow(fill(points.astype(np.float32), size), rng.uniform(-0.05, 0.06) * width)
+    points = (points + rng.normal(0, 0.02 * width, points.shape)).astype(np.float32)
+    mask = grow(fill(points, size), rng.uniform(-0.05, 0.06) * width)
     dent = cv2.resize(rng.normal(0, 0.05 * width, (5, 5, 2)).astype(np.float32), size[::-1])
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
     dented = cv2.remap(mask, columns + dent[..., 0], rows + dent[..., 1], cv2.INTER_LINEAR)
@@ -51,7 +51,7 @@ def blend_mask(landmarks: Points, size: tuple[int, int], rng: np.random.Generato
     soft = cv2.GaussianBlur(dented, (0, 0), sigma).astype(np.float32) / 255
     soft = np.clip((soft - 0.04) / 0.92, 0, 1)
     if rng.random() < 0.5:  # the paper erodes by a second blur and threshold: a seam well inside the mask
-        soft = cv2.GaussianBlur(np.clip(soft * 1.6 - 0.6, 0, 1), (0, 0), sigma)
+        soft = cv2.GaussianBlur(np.clip(soft * 1.6 - 0.6, 0, 1), (0, 0), sigma).astype(np.float32)
         soft = np.clip((soft - 0.04) / 0.92, 0, 1)
     return np.asarray(soft, np.float32)
 
@@ -83,13 +83,12 @@ def _blend(
     weight = blend_mask(landmarks, size, rng)
     layer = jitter(image, rng, config)
     centre = landmarks.mean(0)
-    turn = cv2.getRotationMatrix2D(
-        (float(centre[0]), float(centre[1])), rng.normal(0, 1.2), 1 + rng.normal(0, config.scale)
-    )
+    pivot = (float(centre[0]), float(centre[1]))
+    turn = np.array(cv2.getRotationMatrix2D(pivot, rng.normal(0, 1.2), 1 + rng.normal(0, config.scale)), np.float64)
     turn[:, 2] += rng.normal(0, config.shift, 2) * width
-    layer = cv2.warpAffine(layer, turn, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    moved = cv2.warpAffine(layer, turn, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     weight = weight * np.float32(config.ratios[int(rng.integers(len(config.ratios)))])
-    return compose(image, np.asarray(layer, np.float32), weight, bands=bands)
+    return compose(image, np.asarray(moved, np.float32), weight, bands=bands)
 
 
 def self_blend(
