@@ -1,4 +1,4 @@
-"""The studio's own camera: lens, sensor, development and JPEG, so that a rendered picture has a photograph's statistics."""
+"""The studio's own camera (lens, sensor, development, JPEG): it gives a rendered picture a photograph's statistics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def photograph(scene: Field, size: int, rng: np.random.Generator) -> Field:
     balance, tone curve, sharpening, JPEG at a quality of 75 to 97.
     """
     side = scene.shape[0]
-    light = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(0.30, 0.60)) * side / size)
+    light = cv2.GaussianBlur(scene, (0, 0), float(rng.uniform(0.27, 0.56)) * side / size)
     x = np.linspace(-1, 1, size, dtype=np.float32)
     light = cv2.resize(light, (size, size), interpolation=cv2.INTER_AREA)
     light = light * (1 - rng.uniform(0, 0.18) * (x[None, :] ** 2 + x[:, None] ** 2))[..., None]

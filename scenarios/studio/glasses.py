@@ -28,7 +28,8 @@ def draw_glasses(
     colour = tuple(float(c * gain) for c in tone)
 
     def curve(points: Field) -> Field:
-        return np.rint(view.project(np.asarray(points, np.float32))[..., :2] * 16).astype(np.int32)
+        flat = view.project(np.asarray(points, np.float32))[..., :2]
+        return np.asarray(np.rint(flat * 16), np.int32)
 
     for side in (-1.0, 1.0):
         x = side * person.eye_x + rx * bend

@@ -78,7 +78,10 @@ def scalp_cover(person: Person, grid: Grid, rng: np.random.Generator) -> Field:
 
 
 def grow_hair(person: Person, density: float, rng: np.random.Generator) -> Strands:
-    """All strands of the head, `density` times as many as a 128 px picture needs. `rng` is the person's: the cut does not change from photograph to photograph."""
+    """All strands of the head, `density` times as many as a 128 px picture needs.
+
+    `rng` is the person's: the cut does not change from photograph to photograph.
+    """
     style = _STYLES[person.hair]
     count = round(style.count * density)
     radii = np.array([person.forehead, CROWN[1], 1.4], np.float32)
@@ -148,7 +151,7 @@ def grow_beard(
     keep = rng.random(count) < chance
     x, y, lip = x[keep], y[keep], lip[keep]
     z = np.maximum(grid.lookup(relief, x, y), BACK)
-    reach = np.where(lip, 0.075, 0.08 + 0.2 * person.beard) * rng.uniform(0.6, 1.1, len(x))
+    reach = np.where(lip, 0.075, 0.08 + 0.2 * person.beard) * rng.uniform(0.6, 1.1, len(x)) * (1 - 0.55 * np.abs(x))
     way = np.stack([np.where(lip, 0.5 * np.sign(x) + x, 0.25 * x), np.ones(len(x)), np.full(len(x), 0.35)], 1)
     way = unit(way + 0.3 * rng.standard_normal(way.shape))
     start = np.stack([x, y, z + 0.01], 1)
@@ -186,7 +189,7 @@ def draw_strands(
     segments = np.stack([flat[:, :-1, :2], flat[:, 1:, :2]], axis=2)
     code = ((order[:, None] * 2 + strands.grey[:, None]) * 9 + level) * 3 + gloss
     code, segments = code[show], np.rint(segments[show] * 16).astype(np.int32)
-    silver = np.array([0.40, 0.39, 0.38])
+    silver = np.array([0.40, 0.39, 0.38]) * (0.45 + 0.55 * person.grey)
     dark = np.asarray(person.hair_colour) * (1 - 0.55 * person.grey) + 0.55 * person.grey * silver
     order_now = np.argsort(code, kind="stable")
     values, starts = np.unique(code[order_now], return_index=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
 from ffd_continual.scenarios.studio.fields import Field, Grid, curve, ramp
 from ffd_continual.scenarios.studio.person import Person, Shot
 
@@ -177,7 +178,7 @@ def _auricles(person: Person, grid: Grid, wide: Field) -> Field:
 
 def landmarks_3d(person: Person, form: Form, relief: Field, grid: Grid) -> Field:
     """(68, 3) surface points in iBUG order, image-left first (see the landmark contract in `faces.Face`)."""
-    y = np.linspace(-0.03, form.chin - 0.003, 200)
+    y = np.linspace(-0.08, form.chin - 0.003, 200)
     edge = np.stack([outline(person, form, y) * 0.985, y], 1)
     edge[-1] = (0, form.chin - 0.015)
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(edge, axis=0), axis=1))])
@@ -185,7 +186,7 @@ def landmarks_3d(person: Person, form: Form, relief: Field, grid: Grid) -> Field
     half = np.stack([np.interp(even, length, edge[:, axis]) for axis in range(2)], 1)
     jaw = np.concatenate([half * (-1, 1), half[-2::-1]])
     brow_u = np.array([1.0, 0.75, 0.5, 0.25, 0.0])
-    brow = np.stack([0.16 + 0.56 * brow_u, form.brow(person, brow_u)], 1)
+    brow = np.stack([0.18 + 0.60 * brow_u, form.brow(person, brow_u)], 1)
     bridge = np.stack([np.zeros(4), np.linspace(-0.02, form.nose_y - 0.06, 4)], 1)
     nw, ny = form.nose_width, form.nose_y
     nostrils = np.array([(-0.8 * nw, ny + 0.03), (-0.4 * nw, ny + 0.06), (0, ny + 0.09)])

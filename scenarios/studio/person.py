@@ -29,6 +29,16 @@ _IRIS: tuple[Colour, ...] = (
     (0.110, 0.150, 0.130),
     (0.120, 0.190, 0.280),
 )
+_CUTS_F = (("long", 0.38), ("bob", 0.24), ("updo", 0.14), ("afro", 0.05), ("short", 0.07), ("swept", 0.12))
+_CUTS_M = (
+    ("short", 0.3),
+    ("swept", 0.3),
+    ("back", 0.13),
+    ("afro", 0.05),
+    ("buzz", 0.1),
+    ("bald", 0.08),
+    ("long", 0.04),
+)
 # log of linear reflectance taken away by melanin at light, medium and dark skin (red, green, blue)
 _MELANIN = ((0.0, 0.0, 0.0), (0.42, 0.66, 0.88), (2.30, 2.72, 2.95))
 _PALE = (0.80, 0.545, 0.425)
@@ -137,15 +147,9 @@ def draw_person(seed: int) -> Person:
     )
     hair_colour = _HAIR[int(rng.choice(len(_HAIR), p=weights / weights.sum()))][1]
     iris = _IRIS[int(rng.choice(5, p=[0.2, 0.2, 0.2, 0.2, 0.2] if pale else [0.7, 0.27, 0.03, 0, 0]))]
-    if woman:
-        styles, odds = ("long", "bob", "updo", "afro", "short", "swept"), (0.38, 0.24, 0.14, 0.05, 0.07, 0.12)
-    else:
-        styles, odds = (
-            ("short", "swept", "back", "afro", "buzz", "bald", "long"),
-            (0.3, 0.3, 0.13, 0.05, 0.1, 0.08, 0.04),
-        )
-    odds_now = np.array(odds) * [3.0 if s in ("afro", "buzz") and melanin > 0.6 else 1.0 for s in styles]
-    hair = str(rng.choice(styles, p=odds_now / odds_now.sum()))
+    cuts = _CUTS_F if woman else _CUTS_M
+    odds = np.array([p * (3.0 if cut in ("afro", "buzz") and melanin > 0.6 else 1.0) for cut, p in cuts])
+    hair = cuts[int(rng.choice(len(cuts), p=odds / odds.sum()))][0]
     bearded = not woman and rng.random() < 0.3
     return Person(
         seed=seed,

@@ -34,7 +34,7 @@ def paint_skin(person: Person, shot: Shot, form: Form, grid: Grid, rng: np.rando
     patches = cloud(rng, shape, 0.10 * scale, 3, 0.8)
     fine = cloud(rng, shape, 3.0, 2, 0.9)
     pores = rng.standard_normal(shape, dtype=np.float32)
-    melanin = 0.05 * broad + (0.018 + 0.03 * old) * patches + 0.04 * fine + 0.03 * pores
+    melanin = 0.05 * broad + (0.024 + 0.035 * old) * patches + 0.05 * fine + 0.035 * pores
     blood = 0.05 * broad[::-1] + 0.05 * cloud(rng, shape, 0.06 * scale, 3, 0.8)
     flush = 0.12 + 0.18 * person.blood
     blood += flush * (0.8 * grid.twin(0.6, 0.45, 0.24, 0.22) + 0.7 * grid.bump(0, form.nose_y - 0.08, 0.17, 0.13))
@@ -159,7 +159,7 @@ def paint_brows(surface: Surface, person: Person, form: Form, grid: Grid, rng: n
         u = rng.beta(1.15, 1.3, count)
         height = 0.05 * person.brow_weight * (1 - 0.72 * u**1.6) * np.clip(0.55 + 3 * u, 0, 1)
         y = form.brow(person, u) + height * rng.uniform(-1, 1, count)
-        x = 0.15 + 0.58 * u
+        x = 0.16 + 0.62 * u
         angle = np.radians(72 - 78 * np.clip(u * 1.25, 0, 1) + rng.normal(0, 11, count))
         length = (0.075 + 0.03 * rng.random(count)) * (0.7 + 0.3 * person.brow_weight)
         step = np.stack([np.cos(angle), -np.sin(angle)], 1) * length[:, None]

@@ -1,12 +1,13 @@
 """From the head to the picture: pose and projection, one ray a pixel into the height field, light on the surface.
 
-Camera frame: like the head frame, turned by the pose about a point inside the skull. Weak perspective: a point at depth z
-is enlarged by 1 / (1 - z / distance). Rays are then straight lines p(t) = a + t * b with t = z in the camera frame.
+Camera frame: like the head frame, turned by the pose about a point inside the skull. Perspective: a point at depth z is
+enlarged by 1 / (1 - z / distance). Rays are then straight lines p(t) = a + t * b with t = z in the camera frame.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ _PIVOT = np.array([0.0, 0.3, 0.2], np.float32)
 
 @dataclass(frozen=True)
 class View:
-    """Pose `turn` (3, 3) head to camera, and the picture: `scale` px a unit, `centre` the pixel of the camera's axis."""
+    """Pose `turn` (3, 3), head to camera; `scale` px a unit; `centre`, the pixel on the camera's axis; `side` px."""
 
     turn: Field
     distance: float
@@ -84,13 +85,14 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
             start[axis] += scale * (pivot[axis] - np.float32(offset))
         return start, way
 
-    def over(start: Field, way: Field, t: Field | float) -> Field:
+    def over(start: Field, way: Field, t: Any) -> Any:
         column, row = start[0] + t * way[0], start[1] + t * way[1]
         ground = cv2.remap(relief, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-9)
         return (start[2] + t * way[2]) - ground
 
     start, way = rays(x[:, ::2], y[::2])
-    hit = np.full(start.shape[1:], behind, np.float32)
+    t: Any
+    hit: Any = np.full(start.shape[1:], behind, np.float32)
     open_ = np.ones(hit.shape, bool)
     for i in range(1, steps + 1):
         t = np.float32(front - i * step)
@@ -99,7 +101,7 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
         open_ &= ~now
     # the nearest hit of the neighbours, plus a step: no thin front surface is jumped over
     size, ones = (view.side, view.side), np.ones((3, 3), np.uint8)
-    deepest = cv2.resize(cv2.erode(hit, ones), size, interpolation=cv2.INTER_NEAREST)
+    deepest: Any = cv2.resize(cv2.erode(hit, ones), size, interpolation=cv2.INTER_NEAREST)
     hit = cv2.resize(cv2.dilate(hit, ones), size, interpolation=cv2.INTER_NEAREST)
     start, way = rays(x, y)
     high = hit + np.float32(step)
@@ -110,7 +112,7 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
         now = ~found & (over(start, way, t) <= 0)
         low[now] = t[now]
         found |= now
-    # behind an edge (below the nose, at the jaw) the surface lies far below its neighbours': march on, these pixels only
+    # behind an edge (below the nose, at the jaw) the surface is far below its neighbours': these pixels march on
     rows, columns = np.nonzero(~found & (hit > behind))
     if len(rows):
         first, along = start[:, rows, columns], way[:, rows, columns]
@@ -124,7 +126,7 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
         low[rows, columns] = t
         found[rows, columns] = ~lost
     t = low + np.float32(step / 2)
-    half = np.float32(step / 4)
+    half: Any = np.float32(step / 4)
     for _ in range(4):
         above = over(start, way, t) > 0
         t = np.where(above, t - half, t + half)
@@ -135,7 +137,7 @@ def cast_rays(view: View, relief: Field, grid: Grid, steps: int = 26) -> tuple[F
 
 
 def light_surface(surface: Surface, relief: Field, grid: Grid, view: View, shot: Shot) -> Field:
-    """Linear RGB (H, W, 3) of the face plane: wrapped diffuse (red wraps furthest, as light under skin does), sky, gloss.
+    """Linear RGB (H, W, 3) of the face plane: wrapped diffuse (red furthest, as light under skin goes), sky, gloss.
 
     Shadows are cast by marching the height field towards the key light on a coarser copy.
     """
@@ -148,13 +150,13 @@ def light_surface(surface: Surface, relief: Field, grid: Grid, view: View, shot:
     down = (np.array([0.0, 1.0, 0.0]) @ view.turn).astype(np.float32)
     eye = view.turn[2]
 
-    def facing(light: Field) -> Field:
+    def facing(light: Field) -> Any:
         return nx * light[0] + ny * light[1] + inverse * light[2]
 
     toward = facing(key)
     shade = _cast_shadow(relief, grid, key)
     floor = np.maximum(relief, BACK)
-    hollow = cv2.GaussianBlur(floor, (0, 0), 0.13 * grid.scale) - floor
+    hollow: Any = cv2.GaussianBlur(floor, (0, 0), 0.13 * grid.scale) - floor
     hollow += 0.45 * (cv2.GaussianBlur(floor, (0, 0), 0.04 * grid.scale) - floor)
     cavity = np.exp(-3.2 * np.clip(hollow, -0.02, 0.22))
     sky = (0.72 - 0.28 * facing(down)) * cavity * shot.ambient
@@ -191,6 +193,6 @@ def _cast_shadow(relief: Field, grid: Grid, key: Field) -> Field:
         )
         # soft edge: the lamp has a size, so the penumbra grows with the distance
         above = np.maximum(above, (ahead - small - np.float32(distance * key[2])) / np.float32(0.04 + 0.28 * distance))
-    lit = 1 - 0.85 * ramp(above, -0.4, 1.0)
+    lit: Any = 1 - 0.85 * ramp(above, -0.4, 1.0)
     lit = cv2.GaussianBlur(lit, (0, 0), 0.02 * scale)
     return np.asarray(cv2.resize(lit, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
