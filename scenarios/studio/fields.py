@@ -124,7 +124,8 @@ def curve(knots: Sequence[float] | Field, values: Sequence[float] | Field, at: F
 def ramp(value: Field, start: Any, end: Any) -> Field:
     """Cubic step from 0 at `start` to 1 at `end` (either order)."""
     t: Field = np.clip((value - start) / (end - start), 0, 1)
-    return t * t * (3 - 2 * t)
+    step: Field = t * t * (3 - 2 * t)
+    return step
 
 
 def blend(below: Field, above: Field | Sequence[float], alpha: Field) -> None:
