@@ -69,6 +69,17 @@ class RunData:
         """(after, name) of every model that was measured."""
         return [(i, "untrained" if i < 0 else self.order[i]) for i in sorted({int(a) for a in self.matrix["after"]})]
 
+    @property
+    def numbered(self) -> bool:
+        """Whether charts number the experiences: their names would be too many or too long to stand side by side."""
+        return len(self.order) > 8 or max(map(len, self.order)) > 12
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """The experiences under a chart: by name, or by number (– = untrained) where `numbered`."""
+        if not self.numbered:
+            return [(float(i), name) for i, name in self.step_names()]
+        return [(float(i), "–" if i < 0 else str(i + 1)) for i, _ in self.step_names()]
+
 
 def _guarded(path: Path, read: Callable[[Path], T]) -> T:
     try:

@@ -56,6 +56,8 @@ table.heat tbody th { text-align: right; }
 table.heat td { min-width: 62px; border-radius: 3px; }
 table.heat td.learnt { outline: 2px solid var(--ink); outline-offset: -2px; }
 table.heat .gap { min-width: 10px; padding: 0; background: none; }
+table.heat.tall td { min-width: 0; padding: 6px 5px; font-size: .8125rem; }
+table.heat.tall thead span { writing-mode: vertical-rl; transform: rotate(180deg); }
 .faces { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 16px; }
 .faces .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 3px; }
 .faces img { width: 100%; height: auto; display: block; border-radius: 4px; background: var(--tint); }

@@ -31,7 +31,7 @@ def auc_range(run: RunData) -> tuple[float, float]:
 
 def forgetting_panels(run: RunData) -> list[Panel]:
     """A panel a forgery of the order: its AUC after each experience, the other forgeries' in grey behind."""
-    ticks = [(float(i), name) for i, name in run.step_names()]
+    ticks = run.ticks()
     curves = {name: run.curve("test", name) for name in run.order}
     panels = []
     for j, name in enumerate(run.order):
@@ -56,7 +56,7 @@ def forgetting_panels(run: RunData) -> list[Panel]:
 
 def unseen_panels(run: RunData) -> list[Panel]:
     """Seen so far against never seen, then each unseen forgery."""
-    ticks = [(float(i), name) for i, name in run.step_names()]
+    ticks = run.ticks()
     both = []
     for key, colour, label in (("aa_curve", BLUE, "seen so far"), ("unseen_curve", ORANGE, "never seen")):
         curve = run.summary["auc"][key]
@@ -69,7 +69,7 @@ def unseen_panels(run: RunData) -> list[Panel]:
             both,
             ticks,
             auc_range(run),
-            "means; blue: learnt so far, orange: never learnt",
+            "blue: learnt so far; orange: never learnt",
             (0.5, "chance"),
         )
     ]

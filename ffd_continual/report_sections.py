@@ -121,10 +121,13 @@ def headline(run: RunData) -> str:
 
 def forgetting(run: RunData) -> str:
     """The forgetting curves."""
+    key = ", ".join(f"{i} {escape(name)}" for i, name in enumerate(run.order, start=1)) if run.numbered else ""
     return (
         "<p>Each panel follows one forgery through the run: its AUC after every experience. Dashed: before it was "
         "learnt. Solid: after. A line that falls after its mark is forgetting. Shaded: 95 % interval; grey: the other "
-        "forgeries.</p>" + panels(forgetting_panels(run))
+        "forgeries.</p>"
+        + (f'<p class="soft">Order of learning: {key}; – is the untrained model.</p>' if key else "")
+        + panels(forgetting_panels(run))
     )
 
 
@@ -147,8 +150,9 @@ def matrix(run: RunData) -> str:
     names = [("test", n) for n in run.order] + [("unseen", n) for n in run.unseen]
     value = {(s, n, p.after): p.value for s, n in names for p in run.curve(s, n)}
     gap = '<td class="gap"></td>' if run.unseen else ""
+    style = "heat tall" if len(names) > 9 else "heat"
     split = len(run.order)
-    heads = [f"<th>{escape(n)}</th>" for _, n in names]
+    heads = [f"<th><span>{escape(n)}</span></th>" for _, n in names]
     over = f'<tr><th></th><th colspan="{split}">tested on what is learnt in turn</th>'
     over += f'{gap}<th colspan="{len(run.unseen)}">never learnt</th>' if run.unseen else ""
     rows = [f"<thead>{over}</tr><tr><th></th>{''.join(heads[:split])}{gap}{''.join(heads[split:])}</tr></thead><tbody>"]
@@ -167,7 +171,7 @@ def matrix(run: RunData) -> str:
         rows.append(f"<tr><th>{words}</th>{''.join(cells)}</tr>")
     return (
         "<p>AUC of each row's model on each column's forgery. Framed: just learnt. In parentheses: not learnt "
-        f'yet. Read a column downwards to see forgetting.</p><div class="wide"><table class="heat">{"".join(rows)}'
+        f'yet. Read a column downwards to see forgetting.</p><div class="wide"><table class="{style}">{"".join(rows)}'
         "</tbody></table></div>"
     )
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from ffd_continual import report_command
-from ffd_continual.matrix import matrix_from_predictions
+from ffd_continual.matrix import MATRIX_COLUMNS, matrix_from_predictions
 from ffd_continual.matrix_intervals import summarise_with_ci
 from ffd_continual.report import figure_table, page_sections, write_report
 from ffd_continual.report_charts import escape, nice_ticks
@@ -312,6 +312,23 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     parser = Nesting()
     parser.feed(html)
     assert parser.open == []
+
+
+def test_many_forgeries_and_self_made_ones(tmp_path: Path) -> None:
+    rows = []
+    for after in range(12):
+        for j in range(12):
+            rows.append((after, f"family {j}", "test", "auc", "frame", 0.9 if after >= j else 0.5, np.nan, np.nan))
+    pd.DataFrame(rows, columns=list(MATRIX_COLUMNS)).to_parquet(tmp_path / "matrix.parquet")
+    stored = {"order": [f"family {j}" for j in range(12)], "self_made": ["family 3"]}
+    (tmp_path / "summary.json").write_text(json.dumps(stored))
+    run = read_run(tmp_path)
+    assert [name for _, name in run.ticks()] == [str(i) for i in range(1, 13)]
+    html = page(run.name, page_sections(run))
+    assert "Order of learning: 1 family 0, 2 family 1" in html
+    assert "family 3 (self-made)" in html
+    assert "family 3 is made by the learner itself and counts in no mean (AUC 0.900)" in html
+    assert "After learning 11 forgeries" in html
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
