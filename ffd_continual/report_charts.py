@@ -142,5 +142,6 @@ def _draw(line: Line, px: Scale, py: Scale, taken: list[float]) -> list[str]:
             if abs(y - other) < 11:
                 y = other + (11 if y >= other else -11)
         taken.append(y)
-        out.append(f'<text class="value" x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{line.colour}">{value:.3g}</text>')
+        words = f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2g}"  # six letters fit into the margin
+        out.append(f'<text class="value" x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{line.colour}">{words}</text>')
     return out

@@ -119,7 +119,7 @@ def costs(run: RunData) -> str:
     if per:
         keys = list(dict.fromkeys(k for row in per.values() for k in row))
         rows = [[escape(n), *(_cost(k, row[k]) if k in row else "–" for k in keys)] for n, row in per.items()]
-        heads = ["", *(escape(k.replace("_", " ")) for k in keys)]
+        heads = ["", *(escape(k.replace("_seconds", " time").replace("_", " ")) for k in keys)]
         html += table(heads, rows, set(range(1, len(heads))))
     return html + _facts({k.replace("_", " "): _cost(k, v) for k, v in facts.items()}, ready=True)
 

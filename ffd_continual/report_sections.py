@@ -162,7 +162,8 @@ def matrix(run: RunData) -> str:
             v = value.get((stream, name, step), math.nan)
             back, letters = heat_colours(v)
             early = stream == "test" and run.order.index(name) > step
-            text = f"({show(v)})" if early and math.isfinite(v) else show(v)
+            shown = show(v, 2 if "tall" in style else 3)
+            text = f"({shown})" if early and math.isfinite(v) else shown
             learnt = ' class="learnt"' if stream == "test" and run.order.index(name) == step else ""
             cells.append(
                 (gap if k == split else "") + f'<td{learnt} style="background:{back};color:{letters}">{text}</td>'
