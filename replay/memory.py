@@ -216,18 +216,25 @@ class ExemplarMemory:
         if self.budget.items is not None:
             return self._choose(pools, fresh, self.budget.items)
         assert self.budget.nbytes is not None
-        sizes = [self._strip(pool).item_bytes() for pool in pools.values()]
-        cheapest = np.cumsum(np.sort(np.concatenate(sizes))) if sizes else np.zeros(0)
-        # Greatest number of items that fits: exemplars differ in size, so that it is found by halving.
-        low, high = 0, int((cheapest <= self.budget.nbytes).sum())
         best = self._choose(pools, fresh, 0)
+        if not pools:
+            return best
+        sizes = np.concatenate([self._strip(pool).item_bytes() for pool in pools.values()])
+        mean = max(1.0, float(sizes.mean()))
+        # Exemplars differ in size, so the greatest number of items that fits is searched for: from what the bytes
+        # left would hold on average, and by halving after a try that was too much (policies can cost seconds a try).
+        low, spent, missed = 0, 0, False
+        high = int((np.cumsum(np.sort(sizes)) <= self.budget.nbytes).sum())
         while low < high:
-            middle = (low + high + 1) // 2
+            guess = low + max(1, int((self.budget.nbytes - spent) / mean))
+            middle = (low + high + 1) // 2 if missed else min(guess, high)
             table = self._choose(pools, fresh, middle)
-            if int(table.item_bytes().sum()) <= self.budget.nbytes:
-                low, best = middle, table
-            else:
+            cost = int(table.item_bytes().sum())
+            missed = cost > self.budget.nbytes
+            if missed:
                 high = middle - 1
+            else:
+                low, spent, best = middle, cost, table
         return best
 
     def _choose(self, pools: dict[Cell, ExemplarTable], fresh: set[Cell], n: int) -> ExemplarTable:

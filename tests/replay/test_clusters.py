@@ -48,9 +48,15 @@ def test_same_seed_same_bits_whatever_the_threads_and_they_are_restored():
 
 def test_threads_are_restored_after_an_error():
     before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    with one_faiss_thread():
+        inside = faiss.omp_get_max_threads()
     with pytest.raises(KeyError), one_faiss_thread():
         raise KeyError
-    assert faiss.omp_get_max_threads() == before
+    after = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(before)
+    assert inside == 1
+    assert after == 2
 
 
 @pytest.mark.parametrize(("points", "k", "most"), [(1, 5, 1), (3, 5, 1), (8, 5, 2), (400, 5, 5)])
