@@ -148,9 +148,9 @@ def grow_beard(
     y = rng.uniform(0.4, form.chin + 0.02, count).astype(np.float32)
     lip = (np.abs(x) < 0.5) & (y < form.mouth_y)
     chance = beard_region(x, y, form) * np.where(lip, person.moustache, person.beard) ** 0.5 * 1.3
-    keep = rng.random(count) < chance
-    x, y, lip = x[keep], y[keep], lip[keep]
-    z = np.maximum(grid.lookup(relief, x, y), BACK)
+    z = grid.lookup(relief, x, y)
+    keep = (rng.random(count) < chance) & (z > BACK + 0.2)  # beside the jaw there is no skin to root in
+    x, y, z, lip = x[keep], y[keep], z[keep], lip[keep]
     reach = np.where(lip, 0.075, 0.08 + 0.2 * person.beard) * rng.uniform(0.6, 1.1, len(x)) * (1 - 0.55 * np.abs(x))
     way = np.stack([np.where(lip, 0.5 * np.sign(x) + x, 0.25 * x), np.ones(len(x)), np.full(len(x), 0.35)], 1)
     way = unit(way + 0.3 * rng.standard_normal(way.shape))
@@ -159,7 +159,9 @@ def grow_beard(
     steps = np.linspace(0, 1, 4)[None, :, None]
     points = start[:, None] + reach[:, None, None] * (way[:, None] * steps + bend * steps**2)
     normals = np.broadcast_to(unit(np.stack([x, 0 * x, 0 * x + 0.8], 1))[:, None], points.shape)
-    return Strands(points.astype(np.float32), normals, rng.random(len(x)), rng.random(len(x)) < 0.9 * person.grey)
+    return Strands(
+        points.astype(np.float32), normals, rng.uniform(0.35, 1.0, len(x)), rng.random(len(x)) < 0.9 * person.grey
+    )
 
 
 def draw_strands(

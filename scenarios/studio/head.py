@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from ffd_continual.scenarios.studio.fields import Field, Grid, curve, ramp
@@ -154,14 +155,15 @@ def _nose(person: Person, form: Form, grid: Grid) -> Field:
     tip, height = form.nose_y - 0.06, person.nose_height
     along = np.clip((ys + 0.12) / (tip + 0.12), 0, 1)
     ridge = 0.06 * ramp(ys, -0.22, 0.0) + (height - 0.06) * along**1.5 + person.nose_hump * np.sin(np.pi * along)
-    # round under the tip: the ridge ends as an ellipse does, not as a step
-    ridge = ridge * np.sqrt(np.clip(1 - np.clip((ys - tip + 0.02) / 0.125, 0, 1) ** 2, 0, 1))
-    half = 0.088 + (0.42 * form.nose_width - 0.03) * along**2
+    # round under the tip, so that no edge is seen there
+    ridge = ridge * ramp(ys, tip + 0.15, tip - 0.07)
+    half = 0.080 + (0.30 * form.nose_width - 0.03) * along**2
     nose: Field = ridge * np.exp(-0.5 * (xs / half) ** 2)
-    nose += 0.05 * grid.bump(0, tip - 0.01, 0.10, 0.085)
-    nose += 0.14 * grid.twin(0.74 * form.nose_width, form.nose_y - 0.01, 0.30 * form.nose_width, 0.075)
-    nose -= 0.05 * grid.twin(1.22 * form.nose_width, form.nose_y - 0.01, 0.04, 0.07)
-    return nose
+    nose += 0.11 * grid.bump(0, tip + 0.01, 0.45 * form.nose_width, 0.085)
+    nose += 0.15 * grid.twin(0.76 * form.nose_width, form.nose_y - 0.005, 0.26 * form.nose_width, 0.07)
+    nose -= 0.035 * grid.twin(1.2 * form.nose_width, form.nose_y - 0.01, 0.04, 0.07)
+    nose -= 0.03 * grid.twin(0.55 * form.nose_width, form.nose_y - 0.08, 0.035, 0.05)
+    return np.asarray(cv2.GaussianBlur(nose, (0, 0), 0.04 * grid.scale), np.float32)  # cartilage has no edges
 
 
 def _auricles(person: Person, grid: Grid, wide: Field) -> Field:

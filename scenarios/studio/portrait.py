@@ -81,8 +81,8 @@ def _paint_face(person: Person, shot: Shot, grid: Grid, own: np.random.Generator
     paint_mouth(surface, person, shot, form, grid, own)
     paint_eyes(surface, person, shot, form, grid, own)
     paint_brows(surface, person, form, grid, own)
-    nostrils = grid.twin(0.44 * form.nose_width, form.nose_y + 0.06, 0.04, 0.022)
-    surface.albedo *= np.exp(-1.8 * nostrils)[..., None]
+    nostrils = grid.twin(0.46 * form.nose_width, form.nose_y + 0.045, 0.045, 0.024)
+    surface.albedo *= np.exp(-2.0 * nostrils)[..., None]
     cover = scalp_cover(person, grid, own)
     roots: Field = np.asarray(person.hair_colour, np.float32) * (1 - person.grey) + 0.25 * person.grey
     blend(surface.albedo, roots * np.float32(0.45), cover)

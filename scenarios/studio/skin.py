@@ -132,7 +132,7 @@ def paint_mouth(surface: Surface, person: Person, shot: Shot, form: Form, grid: 
         -0.5 * ((y - form.mouth_line(s)) / 0.02) ** 2
     )
     line = np.exp(-0.5 * ((y - form.mouth_line(s)) / 0.016) ** 2) * inside * float(form.gap_down + form.gap_up < 0.03)
-    albedo *= (1 - 0.6 * np.maximum(corner, 1.2 * line).clip(0, 1))[..., None]
+    albedo *= (1 - 0.75 * np.maximum(corner, 1.2 * line).clip(0, 1))[..., None]
     hole = between(high, low, soft) * inside
     if form.gap_down + form.gap_up < 0.01:
         return

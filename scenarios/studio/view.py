@@ -193,6 +193,6 @@ def _cast_shadow(relief: Field, grid: Grid, key: Field) -> Field:
         )
         # soft edge: the lamp has a size, so the penumbra grows with the distance
         above = np.maximum(above, (ahead - small - np.float32(distance * key[2])) / np.float32(0.04 + 0.28 * distance))
-    lit: Any = 1 - 0.85 * ramp(above, -0.4, 1.0)
+    lit: Any = 1 - 0.75 * ramp(above, -0.4, 1.0)
     lit = cv2.GaussianBlur(lit, (0, 0), 0.02 * scale)
     return np.asarray(cv2.resize(lit, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
