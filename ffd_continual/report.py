@@ -63,7 +63,7 @@ def _write_csv(folder: Path, run: RunData) -> None:
     auc = run.matrix.query("metric == 'auc' and level == 'frame'")
     auc.pivot_table(index="after", columns=["stream", "on"], values="value", sort=False).to_csv(folder / "auc.csv")
     if run.controls:
-        columns = ["forgery", "border_probe", "strongest_feature", "its_auc"]
+        columns = ["forgery", "border_probe", "strongest_feature", "its_auc", "together"]
         pd.DataFrame(extras.control_rows(run.controls), columns=columns).to_csv(folder / "controls.csv", index=False)
 
 
@@ -84,11 +84,12 @@ def _write_png(folder: Path, run: RunData) -> None:
         cv2.imwrite(str(folder / "samples.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
 
 
-def write_report(run_dir: Path, samples: int = 1000, extra: Sequence[tuple[str, str, str]] = ()) -> Path:
+def write_report(run_dir: Path, samples: int | None = None, extra: Sequence[tuple[str, str, str]] = ()) -> Path:
     """Write `report/report.html` of a run from its folder alone; returns its path.
 
-    samples = resamples of the confidence intervals; extra = further (anchor, heading, HTML) sections at the end. Parts
-    that the run lacks are left out. FFDError where the folder is no run or a file in it is damaged.
+    samples = resamples of the confidence intervals (None: as many as the run's own summary); extra = further (anchor,
+    heading, HTML) sections at the end. Parts that the run lacks are left out. FFDError where the folder is no run or a
+    file in it is damaged.
     """
     run = read_run(run_dir, samples)
     folder = Path(run_dir) / "report"

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("run", type=Path, help="folder of a run")
     parser.add_argument(
-        "--samples", type=int, default=1000, metavar="N", help="resamples of the confidence intervals (default 1000)"
+        "--samples", type=int, metavar="N", help="resamples of the confidence intervals (default: as the run itself)"
     )
 
 
@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and print its path; FFDError where the folder is no run or a file is damaged."""
     from ffd_continual.report import write_report  # matplotlib takes a second to import: only when it is needed
 
-    if args.samples < 0:
+    if args.samples is not None and args.samples < 0:
         raise FFDError(f"--samples {args.samples}: give 0 (no intervals) or more")
     print(write_report(args.run, args.samples))
     return 0

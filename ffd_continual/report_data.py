@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,12 +112,21 @@ def read_predictions(folder: Path) -> pd.DataFrame | None:
     return pd.concat(tables, ignore_index=True) if tables else None
 
 
+def _read_lines(path: Path) -> pd.DataFrame:
+    """JSON lines {"step", "experience", "values": {tag: value}}; a last line that a kill cut short is dropped."""
+    lines = _text(path).split("\n")
+    records = [json.loads(line) for line in lines[:-1] if line]
+    with contextlib.suppress(ValueError):
+        records.append(json.loads(lines[-1]))
+    return pd.DataFrame([{**{k: v for k, v in r.items() if k != "values"}, **r.get("values", {})} for r in records])
+
+
 def _scalars(folder: Path) -> pd.DataFrame | None:
     table, lines = folder / "scalars.parquet", folder / "scalars.jsonl"
     if table.is_file():
         found = _guarded(table, pd.read_parquet)
     elif lines.is_file():
-        found = _guarded(lines, lambda p: pd.DataFrame([json.loads(line) for line in _text(p).splitlines() if line]))
+        found = _guarded(lines, _read_lines)
     else:
         return None
     if len(found) and "tag" not in found.columns:  # one line a step with a column a loss
@@ -151,12 +161,13 @@ def _order(folder: Path, stored: dict[str, Any], config: Any, streams: list[str]
     return streams
 
 
-def read_run(run_dir: Path, samples: int = 1000) -> RunData:
-    """Everything the report shows. samples = resamples of the intervals, where predictions are there to draw from.
+def read_run(run_dir: Path, samples: int | None = None) -> RunData:
+    """Everything the report shows. samples = resamples of the intervals; None: as the stored summary, or 1000.
 
     Needs predictions (predictions.parquet or predictions/*.parquet) or matrix.parquet. Figures are recomputed from
-    the predictions; a stored summary gives the order of learning, the self-made families, and, without predictions,
-    its intervals. FFDError where the folder is no run, or a file is damaged.
+    the predictions; a stored summary gives the order of learning, the self-made families, the seed of the resamples
+    (so that page and terminal agree to the last digit) and, without predictions, its intervals. FFDError where the
+    folder is no run, or a file is damaged.
     """
     folder = Path(run_dir)
     if not folder.is_dir():
@@ -168,12 +179,15 @@ def read_run(run_dir: Path, samples: int = 1000) -> RunData:
     settings = _guarded(folder / "config.yaml", lambda p: yaml.safe_load(_text(p))) if config else None
     stored = _mapping(folder, "summary.json")
     self_made = [str(name) for name in stored.get("self_made", [])]
+    drawn = stored.get("bootstrap") or {}
+    seed = int(drawn.get("seed", 0))
+    samples = int(drawn.get("samples", 1000)) if samples is None else samples
     threshold, faces, videos = None, 0, {}
     if predictions is not None:
         check_columns(predictions, (*KEYS, "label", "z"), "the table of predictions")
-        matrix = matrix_from_predictions(predictions, samples)
+        matrix = matrix_from_predictions(predictions, samples, seed)
         order = _order(folder, stored, settings, list(dict.fromkeys(matrix.query("stream == 'test'")["on"])))
-        summary = summarise_with_ci(predictions, order, self_made, samples=samples)
+        summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=seed)
         cuts = (
             predictions.loc[predictions["after"] == summary["after"]].get("threshold", pd.Series(dtype=float)).dropna()
         )
@@ -181,7 +195,7 @@ def read_run(run_dir: Path, samples: int = 1000) -> RunData:
         name = next((c for c in ("path", "row") if c in predictions.columns and predictions[c].notna().all()), None)
         faces = int(predictions[name].nunique()) if name else 0
         if "video" in predictions.columns and predictions.duplicated([*KEYS, "label", "video"]).any():
-            videos = summarise_with_ci(predictions, order, self_made, "video", samples=samples)
+            videos = summarise_with_ci(predictions, order, self_made, "video", samples=samples, seed=seed)
     else:
         matrix = _guarded(table, pd.read_parquet)
         check_columns(matrix, MATRIX_COLUMNS, str(table))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from ffd_continual.report_charts import escape
 from ffd_continual.report_data import RunData
@@ -51,25 +51,38 @@ def samples(run: RunData) -> str:
     )
 
 
-def verdict(border: float | None, worst: float | None) -> tuple[bool, str]:
+class Control(NamedTuple):
+    """Controls of one forgery, all AUC; an AUC below 0.5 of a plain feature counts by its distance from 0.5."""
+
+    forgery: str
+    border: float | None
+    feature: str  # the strongest single one
+    worst: float | None
+    joint: float | None  # all plain features in one model
+
+
+def verdict(control: Control) -> tuple[bool, str]:
     """Whether a forgery's data passed, and why in words."""
-    if border is not None and max(border, 1 - border) > BORDER_LIMIT + BORDER_SLACK:
+    if control.border is not None and max(control.border, 1 - control.border) > BORDER_LIMIT + BORDER_SLACK:
         return False, "leaks: untouched pixels tell forged from real"
-    if worst is not None and worst >= SHALLOW_LIMIT:
+    if control.worst is not None and control.worst >= SHALLOW_LIMIT:
         return False, "easy: a single plain number nearly suffices"
+    if control.joint is not None and control.joint >= SHALLOW_LIMIT:
+        return True, "passed; plain numbers do add up"
     return True, "passed"
 
 
-def control_rows(controls: dict[str, Any]) -> list[tuple[str, float | None, str, float | None]]:
-    """(forgery, border probe, strongest shallow feature, its AUC); an AUC below 0.5 counts by its distance from it."""
-    border = controls.get("border_probe") or {}
-    shallow = controls.get("shallow") or {}
-    rows: list[tuple[str, float | None, str, float | None]] = []
+def control_rows(controls: dict[str, Any]) -> list[Control]:
+    """A row a forgery from {"border_probe": {forgery: auc}, "shallow": {forgery: {feature: auc}}}; "joint..." = all."""
+    border, shallow = controls.get("border_probe") or {}, controls.get("shallow") or {}
+    rows = []
     for name in dict.fromkeys([*border, *shallow]):
         known = {k: max(float(v), 1 - float(v)) for k, v in (shallow.get(name) or {}).items() if v is not None}
-        feature = max(known, key=lambda k: known[k]) if known else ""
+        single = {k: v for k, v in known.items() if not k.startswith("joint")}
+        joint = max((v for k, v in known.items() if k.startswith("joint")), default=None)
+        feature = max(single, key=lambda k: single[k]) if single else ""
         probe = border.get(name)
-        rows.append((str(name), None if probe is None else float(probe), feature, known.get(feature)))
+        rows.append(Control(str(name), None if probe is None else float(probe), feature, single.get(feature), joint))
     return rows
 
 
@@ -79,25 +92,27 @@ def controls(run: RunData) -> str:
     last = {
         n: p.value for s, names in (("test", run.order), ("unseen", run.unseen)) for n in names for p in run.curve(s, n)
     }
-    bad = [name for name, border, _, worst in rows if not verdict(border, worst)[0]]
+    bad = [row.forgery for row in rows if not verdict(row)[0]]
     if bad:
         text = f"{', '.join(map(escape, bad))}: part of the figures above may come from the data, not from the forgery."
         total = f'<p><span class="bad">Read with care.</span> {text}</p>'
     else:
         total = '<p><span class="good">All passed.</span> The figures above do not rest on such clues.</p>'
+    together = any(row.joint is not None for row in rows)
     shown = []
-    for name, border, feature, worst in rows:
-        passed, words = verdict(border, worst)
-        plain = f"{show(worst, 2)} <small>{escape(feature)}</small>" if feature else "–"
+    for row in rows:
+        passed, words = verdict(row)
+        plain = f"{show(row.worst, 2)} <small>{escape(row.feature)}</small>" if row.feature else "–"
         mark = f'<span class="{"good" if passed else "bad"}">{words}</span>'
-        shown.append([escape(name), show(border, 2), plain, show(last.get(name), 2), mark])
-    heads = ["Forgery", "Border probe", "Strongest plain feature", "Detector", "Verdict"]
+        cells = [escape(row.forgery), show(row.border, 2), plain, *([show(row.joint, 2)] if together else [])]
+        shown.append([*cells, show(last.get(row.forgery), 2), mark])
+    heads = ["Forgery", "Border probe", "Strongest plain feature", *(["All together"] if together else []), "Detector"]
     return (
         "<p>Could the data be told apart without looking at the forgery at all? The border probe sees only pixels that "
         f"no forgery touched: it should guess ({BORDER_LIMIT}). Plain features (sharpness, JPEG grid, saturation and "
         f"the like) should each stay below {SHALLOW_LIMIT}. All figures are AUC.</p>"
         + total
-        + table(heads, shown, {1, 2, 3}, stack=True)
+        + table([*heads, "Verdict"], shown, set(range(1, len(heads))), stack=True)
     )
 
 

@@ -141,10 +141,10 @@ def test_columns_that_are_missing_or_broken() -> None:
 
 def test_intervals_equal_a_loop_over_drawn_persons() -> None:
     table = predictions(persons=8)
-    found = summarise_with_ci(table, ORDER, samples=25, seed=4)
+    found = summarise_with_ci(table, ORDER, samples=10, seed=4)
     persons = sorted(table["identity"].unique())
     values = {"aa": [], "forgetting_signed": [], "unseen": []}
-    for row in draw_counts(8, 25, np.random.default_rng(4)):
+    for row in draw_counts(8, 10, np.random.default_rng(4)):
         drawn = pd.concat(
             [table[table["identity"] == p] for p, c in zip(persons, row, strict=True) for _ in range(int(c))]
         )
@@ -154,7 +154,7 @@ def test_intervals_equal_a_loop_over_drawn_persons() -> None:
         values["unseen"].append(np.mean([cell[2, n] for n in ("inpaint", "style")]))
     for figure, draws in values.items():
         assert found["auc"]["ci"][figure] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=1e-12)
-    assert found["bootstrap"] == {"unit": "persons", "groups": 8, "samples": 25, "skipped": 0, "seed": 4}
+    assert found["bootstrap"] == {"unit": "persons", "groups": 8, "samples": 10, "skipped": 0, "seed": 4}
     json.dumps(found, allow_nan=False)
 
 

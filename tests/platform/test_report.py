@@ -19,7 +19,7 @@ from ffd_continual.matrix_intervals import summarise_with_ci
 from ffd_continual.report import figure_table, page_sections, write_report
 from ffd_continual.report_charts import escape, nice_ticks
 from ffd_continual.report_data import read_run
-from ffd_continual.report_extras import control_rows, verdict
+from ffd_continual.report_extras import Control, control_rows, verdict
 from ffd_continual.report_html import heat_colours, page, show
 from ffd_continual.report_panels import loss_panels, smooth
 from ffd_continual.report_samples import overlay
@@ -211,6 +211,15 @@ def test_page_shows_the_figures_of_the_predictions(html: str, run_dir: Path) -> 
     assert truth["auc"]["forgetting_signed"] > 0.05
 
 
+def test_page_draws_as_the_stored_summary_did(tmp_path: Path) -> None:
+    table = made_predictions(6, 1)
+    table.to_parquet(tmp_path / "predictions.parquet")
+    stored = summarise_with_ci(table, ORDER, samples=50, seed=7)
+    (tmp_path / "summary.json").write_text(json.dumps(stored))
+    assert read_run(tmp_path).summary == stored
+    assert read_run(tmp_path, 20).summary["auc"]["ci"] != stored["auc"]["ci"]
+
+
 def test_files_beside_the_page(run_dir: Path) -> None:
     folder = run_dir / "report"
     for name in ("forgetting", "unseen", "matrix", "losses", "samples"):
@@ -228,11 +237,15 @@ def test_files_beside_the_page(run_dir: Path) -> None:
 
 def test_controls_are_judged(html: str) -> None:
     assert "Read with care" in html
-    assert verdict(0.52, 0.6) == (True, "passed")
-    assert not verdict(0.38, 0.6)[0]  # below one half is as telling as above
-    assert not verdict(0.5, 0.75)[0]
-    rows = control_rows({"border_probe": {"swap": 0.5}, "shallow": {"swap": {"a": 0.2, "b": 0.7}, "morph": {}}})
-    assert rows == [("swap", 0.5, "a", pytest.approx(0.8)), ("morph", None, "", None)]
+    assert verdict(Control("swap", 0.52, "a", 0.6, 0.7)) == (True, "passed")
+    assert not verdict(Control("swap", 0.38, "a", 0.6, None))[0]  # below one half is as telling as above
+    assert not verdict(Control("swap", 0.5, "a", 0.75, None))[0]
+    assert verdict(Control("swap", 0.5, "a", 0.7, 0.8))[0]
+    assert verdict(Control("swap", 0.5, "a", 0.7, 0.8))[1] != "passed"
+    shallow = {"swap": {"a": 0.2, "b": 0.7, "joint, centre": 0.9}, "morph": {}}
+    first, second = control_rows({"border_probe": {"swap": 0.5}, "shallow": shallow})
+    assert first == ("swap", 0.5, "a", pytest.approx(0.8), 0.9)
+    assert second == ("morph", None, "", None, None)
 
 
 def test_missing_parts_are_left_out(tmp_path: Path) -> None:
@@ -271,8 +284,8 @@ def test_matrix_alone_and_one_experience(tmp_path: Path) -> None:
 
 def test_losses_from_lines_of_json(tmp_path: Path) -> None:
     made_predictions(6, 1).to_parquet(tmp_path / "predictions.parquet")
-    lines = [{"step": i, "experience": i // 5, "decision": 1 / (i + 1), "contrast": float("nan")} for i in range(10)]
-    (tmp_path / "scalars.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    lines = [{"step": i, "experience": i // 5, "values": {"decision": 1 / (i + 1)}} for i in range(10)]
+    (tmp_path / "scalars.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 10, "exp')
     run = read_run(tmp_path, 0)
     assert run.scalars is not None
     assert set(run.scalars["tag"]) == {"decision"}
