@@ -77,8 +77,9 @@ def measure_costs(parts: Parts) -> dict[str, Any]:
 
 def measure_controls(parts: Parts) -> dict[str, Any]:
     """Border probe and shallow baselines on the manifest's own pictures, each forgery against the real faces."""
-    table = parts.manifest.table.copy()
-    table["path"] = [str(parts.manifest.absolute(p)) for p in table["path"]]
-    shallow = shallow_baselines(table)
-    nested = {str(f): dict(zip(g["feature"], g["auc"], strict=True)) for f, g in shallow.groupby("forgery")}
-    return {"border_probe": border_probe(table), "shallow": nested}
+    shallow = shallow_baselines(parts.manifest)
+    nested: dict[str, dict[str, float]] = {}
+    for row in shallow.itertuples():
+        name = row.feature if row.feature.startswith("joint") else f"{row.feature}, {row.region}"
+        nested.setdefault(row.forgery, {})[name] = float(row.auc)
+    return {"border_probe": border_probe(parts.manifest), "shallow": nested}
