@@ -80,6 +80,5 @@ def measure_controls(parts: Parts) -> dict[str, Any]:
     shallow = shallow_baselines(parts.manifest)
     nested: dict[str, dict[str, float]] = {}
     for row in shallow.itertuples():
-        name = row.feature if row.feature.startswith("joint") else f"{row.feature}, {row.region}"
-        nested.setdefault(row.forgery, {})[name] = float(row.auc)
+        nested.setdefault(row.forgery, {})[f"{row.feature}, {row.region}"] = float(row.auc)
     return {"border_probe": border_probe(parts.manifest), "shallow": nested}
