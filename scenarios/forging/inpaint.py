@@ -18,6 +18,8 @@ from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.geometry import Field, face_outline, face_width, grow, part_mask, soften
 from ffd_continual.scenarios.matching import compose
 
+MIN_RIM = 24  # pixels of skin around a hole, below which no membrane can be spanned
+
 
 @dataclass(frozen=True)
 class InpaintConfig:
@@ -69,7 +71,11 @@ def fill_hole(image: Picture, hole: Picture, allowed: Picture, rng: np.random.Ge
     """
     rim = grow(hole, max(image.shape[0] * 0.025, 2))
     x, y, w, h = cv2.boundingRect(rim)
-    ring = ((rim > 0) & (hole == 0))[y : y + h, x : x + w].astype(np.float32)
+    # Where the rim lies on a lid or a lip it says nothing about the skin's tone: it is left out.
+    around = (rim > 0) & (hole == 0) & (allowed > 0)
+    if int(around.sum()) < MIN_RIM:
+        return None
+    ring = around[y : y + h, x : x + w].astype(np.float32)
     patch = image[y : y + h, x : x + w].astype(np.float32)
     candidates: list[tuple[float, int, int, int]] = []
     for mirrored in (0, 1):
@@ -96,8 +102,8 @@ def fill_hole(image: Picture, hole: Picture, allowed: Picture, rng: np.random.Ge
     layer = image.astype(np.float32)
     layer[y : y + h, x : x + w] = origin[top : top + h, left : left + w]
     offset = image.astype(np.float32) - layer
-    offset[rim == 0] = 0
-    usable = np.where((rim > 0) & (hole == 0), 0, 255).astype(np.uint8)
+    offset[~around] = 0
+    usable = np.where(around, 0, 255).astype(np.uint8)
     return np.asarray(np.clip(layer + membrane(offset, usable), 0, 255), np.float32)
 
 
@@ -113,6 +119,7 @@ class Inpaint:
         size, width, marks = target.image.shape[:2], face_width(target.landmarks), target.landmarks
         allowed = np.zeros(size, np.uint8)
         cv2.fillConvexPoly(allowed, cv2.convexHull(np.round(face_outline(marks, 0.12)).astype(np.int32)), (255,))
+        allowed = grow(allowed, -0.04 * width)  # the jaw's landmarks touch the background
         for part in ("left_eye", "right_eye", "mouth", "nose"):  # skin for skin: a second eye in a cheek fools nobody
             allowed[part_mask(marks, part, size, 0.02) > 0] = 0
         image, changed = target.image, np.zeros(size, np.uint8)

@@ -118,7 +118,7 @@ class _Worker:
 
     def face(self, index: int) -> Face:
         job = self.job
-        image = np.array(self.pictures[index])
+        image = np.asarray(self.pictures[index])  # a view of the file: most candidates are never looked at
         return Face(image, job.landmarks[index], job.identities[index], job.names[index])
 
     def __call__(self, task: tuple[int, int]) -> Made:
