@@ -72,7 +72,12 @@ def _ball(
     dx, dy = x - gaze[0], v - gaze[1]
     radius = np.sqrt(dx * dx + dy * dy)
     veins = cloud(rng, shape, 3.0, 2)
-    white = np.array([0.52, 0.475, 0.445], np.float32) * (1 - 0.18 * np.clip(np.abs(u), 0, 1) ** 3)[..., None]
+    # a picture of dark skin is exposed longer, and conjunctiva carries pigment too
+    white = (
+        np.array([0.52, 0.475, 0.445], np.float32)
+        * (1 - 0.38 * person.melanin)
+        * (1 - 0.18 * np.clip(np.abs(u), 0, 1) ** 3)[..., None]
+    )
     white = white * (1 + 0.03 * veins[..., None] * np.array([0.5, 1, 1], np.float32))
     inner = np.exp(-0.5 * ((u + 1.0) / 0.14) ** 2)
     blend(white, (0.42, 0.20, 0.17), 0.8 * inner * np.ones(shape, np.float32))

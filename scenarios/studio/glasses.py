@@ -56,8 +56,8 @@ def draw_glasses(
         corner = np.array([side * (person.eye_x + rx), -0.04, front - 0.16 * (person.eye_x + rx) ** 2])
         ear = np.array([side * 1.07, -0.08, 0.1])
         hinge = view.project(np.asarray([corner, ear], np.float32))
-        # the temple is seen only where it stands outside the cheek
-        if side * (hinge[1, 0] - hinge[0, 0]) > 0:
+        # the temple is seen only where it stands outside the cheek, and long hair lies over it
+        if side * (hinge[1, 0] - hinge[0, 0]) > 0 and person.hair not in ("long", "bob"):
             cv2.polylines(picture, [curve(np.stack([corner, ear]))], False, colour, thick, cv2.LINE_AA, 4)
     inner = person.eye_x - rx
     t = np.linspace(-1, 1, 9)

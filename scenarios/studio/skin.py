@@ -143,7 +143,9 @@ def paint_mouth(surface: Surface, person: Person, shot: Shot, form: Form, grid: 
     gaps = np.exp(-0.5 * ((position - np.round(position)) / 0.07) ** 2)
     edge = teeth_low - 0.018 * np.abs(np.sin(np.pi * position)) * 0 - 0.012 * gaps
     teeth = hole * np.clip((edge - y) / soft + 0.5, 0, 1) * ramp(np.abs(s), 0.98, 0.75) * (1 if shot.open > 0.02 else 0)
-    enamel = np.array([0.70, 0.63, 0.50], np.float32) * (1 + 0.08 * person.feminine - 0.004 * (person.age - 30))
+    enamel = np.array([0.70, 0.63, 0.50], np.float32) * (
+        (1 + 0.08 * person.feminine - 0.004 * (person.age - 30)) * (1 - 0.25 * person.melanin)
+    )
     shade = (1 - 0.55 * s * s) * (1 - 0.28 * gaps) * (0.9 + 0.05 * cloud(rng, shape, 3.0))
     shade = shade * ramp(y, high - 0.02, high + 0.05)
     blend(albedo, enamel * shade[..., None], 0.95 * teeth)
