@@ -17,6 +17,7 @@ from ffd_continual.scenarios.errors import FFDError
 COMMANDS = {
     "run": ("ffd_continual.run_command", "run a configuration: learn a stream of forgeries and report"),
     "resume": ("ffd_continual.resume_command", "go on with a run that was stopped or killed"),
+    "sweep": ("ffd_continual.sweep_command", "run a grid of methods and seeds, resumable cell by cell"),
     "report": ("ffd_continual.report_command", "write a run's report again"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),

@@ -36,7 +36,7 @@ class ScenarioConfig:
     profiles: dict[str, str] = field(default_factory=dict)  # experience or unseen forgery -> camera; "*" for the rest
     size: int = 96  # pixels a side of the crops that learners see
     seed: int = 0  # of splits, shares and cameras; apart from the run's seed, so that seeds share one scenario
-    valid_from_train: float = 0.0  # share of people moved from train to valid when the manifest has no valid split
+    judged: str = "test"  # "valid": streams test and unseen show validation people, for choosing settings
     unreadable: str = "error"  # "error" or "skip"
     studio_people: int = 260  # rendered when data is "studio"
     studio_shots: int = 1
@@ -114,6 +114,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     groups = _groups(config, known)
     trained = [name for name, _ in groups]
     cameras = check_profiles(config)
+    if config.judged not in ("test", "valid"):
+        raise FFDError(f"scenario.judged must be 'test' or 'valid', not {config.judged!r}.")
     if config.people not in ("shared", "own"):
         raise FFDError(f"scenario.people must be 'shared' or 'own', not {config.people!r}.")
     if config.reals not in ("shared", "split"):
@@ -124,7 +126,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     for number, (name, forgeries) in enumerate(groups):
         member = real | faces["forgery"].isin(forgeries).to_numpy()
         for stream in ("train", "valid", "test"):
-            chosen = member & (faces["split"] == stream).to_numpy()
+            split = config.judged if stream == "test" else stream
+            chosen = member & (faces["split"] == split).to_numpy()
             if stream != "test":
                 if config.people == "own":
                     chosen &= share == number
@@ -133,7 +136,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
             parts.append(_placed(faces[chosen], name, stream, config, trained))
     for name in config.unseen:
         member = real | (faces["forgery"] == name).to_numpy()
-        parts.append(_placed(faces[member & (faces["split"] == "test").to_numpy()], name, "unseen", config, trained))
+        chosen = member & (faces["split"] == config.judged).to_numpy()
+        parts.append(_placed(faces[chosen], name, "unseen", config, trained))
     rows = pd.concat(parts, ignore_index=True)
     _check_classes(rows, trained, config.unseen, config.data)
     trained_forgeries = [f for _, forgeries in groups for f in forgeries]
