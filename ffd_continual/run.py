@@ -98,7 +98,7 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
     clock = _Clock(folder.path / "clock.json")
     clock.load()
     try:
-        if learnt == 0 and not folder.predictions(UNTRAINED).exists():
+        if not folder.predictions(UNTRAINED).exists():  # nothing is loaded yet
             _measure(agent, parts, folder, config, UNTRAINED, clock)
         for experience in range(len(names)):
             if experience < learnt:
@@ -107,13 +107,13 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
                 _load(parts, folder.after(experience))
                 agent.position = (experience, config.train.steps)
             else:
-                if experience > 0 and not parts.learner.growth:
+                if len(parts.learner.growth) < experience:  # fewer also where lost predictions were made again
                     _load(parts, folder.after(experience - 1))
                 _learn(agent, parts, folder, experience, begun if experience == learnt else 0, clock)
             _measure(agent, parts, folder, config, experience, clock)
     finally:
         scalars.close()
-    if not parts.learner.growth:
+    if len(parts.learner.growth) < len(names):
         _load(parts, folder.after(len(names) - 1))
     write_samples(folder.path / "samples", parts, config.evaluation.samples)
     return finish_run(folder, config, parts, clock.train, clock.measure)

@@ -12,6 +12,7 @@ from avalanche.core import SupervisedPlugin
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from ffd_continual.run_folder import write_text
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -40,7 +41,7 @@ def cut_scalars(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             continue
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 class ScalarLog(SupervisedPlugin):  # type: ignore[misc]
@@ -69,6 +70,7 @@ class ScalarLog(SupervisedPlugin):  # type: ignore[misc]
         values["loss"] = float(strategy.loss.detach())
         values["lr"] = float(strategy.optimizer.param_groups[-1]["lr"])
         self.file.write(json.dumps({"step": step, "experience": experience, "values": values}) + "\n")
+        self.file.flush()  # a safe point may follow, and a resumed run writes only what comes after it
         for tag, value in values.items():
             self.writer.add_scalar(f"train/{tag}", value, step)
         self.bar.update()
