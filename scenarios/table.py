@@ -28,7 +28,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import PictureError, read_picture
 from ffd_continual.scenarios.views import keyed_generator
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 Bytes = npt.NDArray[np.uint8]
 LANDMARKS = 68
 
@@ -117,17 +117,26 @@ def _parse_landmarks(text: object, shape: tuple[int, int], size: int) -> npt.NDA
     return points * np.array([size / shape[1], size / shape[0]], np.float32)
 
 
+_KEYED = ("path", "mask", "pair", "profile", "label", "manifest_row", "landmarks")
+
+
+def _stamp(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{stat.st_size},{stat.st_mtime_ns}"
+
+
 def table_key(rows: pd.DataFrame, size: int, seed: int, profiles: dict[str, CaptureProfile], needs: str) -> str:
     """Names the content: rows, files (size and time of change), cameras and size; 16 hex digits."""
     digest = hashlib.sha256(f"{CACHE_VERSION}|{size}|{seed}|{needs}".encode())
     digest.update(repr(sorted((k, repr(v)) for k, v in profiles.items())).encode())
-    for path, mask, pair, profile in zip(rows["path"], rows["mask"], rows["pair"], rows["profile"], strict=True):
-        try:
-            stat = os.stat(path)
-            stamp = f"{stat.st_size},{stat.st_mtime_ns}"
-        except OSError:
-            stamp = "missing"
-        digest.update(f"{path}|{stamp}|{mask}|{pair}|{profile}\n".encode())
+    # All that a prepared face depends on: also its number, which its camera draw hangs on, its label and landmarks.
+    for cells in zip(*(rows[name] for name in _KEYED), strict=True):
+        digest.update(f"{cells}|{[_stamp(str(path)) for path in cells[:3]]}\n".encode())
     return digest.hexdigest()[:16]
 
 
