@@ -61,7 +61,7 @@ class IntraModule(nn.Module):
 
     def weights(self, base: nn.Module) -> State:
         """The base's parameters and buffers with this module's in their places."""
-        own = dict(base.named_parameters())
+        own, counters = dict(base.named_parameters()), dict(base.named_buffers())
         state: State = {}
         for name, key in self.points.items():
             state[f"{name}.weight"] = low_rank_update(own[f"{name}.weight"], self.down[key], self.up[key])
@@ -69,6 +69,8 @@ class IntraModule(nn.Module):
             state[f"{name}.weight"], state[f"{name}.bias"] = self.scale[key], self.shift[key]
             state[f"{name}.running_mean"] = getattr(self, f"mean_{key}")
             state[f"{name}.running_var"] = getattr(self, f"var_{key}")
+            # Normalisation counts its batches in place; the frozen base must not even move by that.
+            state[f"{name}.num_batches_tracked"] = counters[f"{name}.num_batches_tracked"].clone()
         return state
 
     def forward(self, base: nn.Module, low: Tensor) -> tuple[Tensor, Tensor]:
