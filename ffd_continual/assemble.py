@@ -15,13 +15,14 @@ from ffd_continual.load import learner_class, strategy_class
 from ffd_continual.scenarios.dataset import Sources, make_benchmark, make_sources
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import open_faces
+from ffd_continual.scenarios.landmarks import fill_landmarks, models_installed
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.streams import Scenario, build_scenario
 from ffd_continual.scenarios.studio_set import studio_manifest
 from ffd_continual.scenarios.table import prepare_table
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Context, Strategy
-from ffd_continual.strategies.template import fork_seeded
+from ffd_continual.strategies.template import fork_seeded, place
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,16 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fork_seeded(config.seed, 3))
         learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]
+    rows = scenario.rows
+    if "pseudo" in learner.needs | learner.wants and models_installed():
+        rows = fill_landmarks(rows, cache)
     table = prepare_table(
-        scenario.rows,
+        rows,
         scenario.names,
         config.scenario.size,
         config.scenario.seed,
         dict(scenario.profiles),
-        need_mask=bool((scenario.rows["mask"] != "").any()),
+        need_mask=bool((rows["mask"] != "").any()),
         need_pair="pair" in learner.needs | learner.wants,
         skip_unreadable=config.scenario.unreadable == "skip",
         cache=cache,
@@ -81,7 +85,10 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
     )
     kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)
     sources = make_sources(table, kept, config.views, learner.needs, learner.wants, config.seed)
-    rows = tuple(kept.index("train", name) for name in kept.experiences)
-    keeper = strategy_class(config.strategy.name)(config.strategy.config, Context(sources, rows, config.seed))
-    learner.to(device)
+    unmet = sorted(learner.wants - sources.needs)
+    if unmet:
+        print(f"the data give no {', '.join(unmet)}: {config.learner.name} learns without the parts that use them")
+    train = tuple(kept.index("train", name) for name in kept.experiences)
+    keeper = strategy_class(config.strategy.name)(config.strategy.config, Context(sources, train, config.seed))
+    place(learner, device)
     return Parts(manifest, kept, sources, make_benchmark(kept, sources), learner, keeper, device)

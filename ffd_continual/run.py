@@ -29,7 +29,7 @@ from ffd_continual.samples import write_samples
 from ffd_continual.saving import SafePoints, restore, state_of
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.strategy import Rows
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.template import FaceStrategy, place
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _learnt(folder: RunFolder, count: int) -> int:
 
 def _load(parts: Parts, path: Path) -> None:
     restore(parts.learner, parts.keeper, load_checkpoint(path), path)
-    parts.learner.to(parts.device)
+    place(parts.learner, parts.device)
 
 
 def _learn(

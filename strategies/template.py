@@ -56,6 +56,14 @@ def fork_seeded(*key: int) -> int:
     return int(np.random.SeedSequence([k & 0xFFFFFFFF for k in key]).generate_state(1, np.uint64)[0] >> 1)
 
 
+def place(learner: Learner, device: torch.device) -> Learner:
+    """Put a learner on its device, convolutions in channels-last order (about twice as fast on a CPU).
+
+    Always through here: another order of the same weights changes sums in their last bits.
+    """
+    return learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     """Avalanche strategy that runs one Learner under one Strategy."""
 
@@ -120,7 +128,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(fork_seeded(self.sources.seed, experience, 7))
                 learner.begin(name)
-        return learner.to(self.device)
+        return place(learner, self.device)
 
     def experience_name(self, experience: int) -> str:
         """The forgery (or group) that an experience brings."""
