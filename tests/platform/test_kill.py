@@ -1,0 +1,178 @@
+"""A run that is killed with SIGKILL, wherever it is, and resumed ends with the same bits as one that never was."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from ffd_continual import cli
+
+Start = Callable[[list[str]], Any]  # arguments of `ffd` -> a process with pid, is_alive(), join()
+
+
+class _Subprocess:
+    """subprocess.Popen with multiprocessing's names."""
+
+    def __init__(self, words: list[str]):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "ffd_continual.cli", *words],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
+        self.pid = self.popen.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.popen.poll()
+
+    def is_alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def join(self) -> None:
+        self.popen.wait()
+
+
+def _entries(folder: Path) -> dict[str, int]:
+    """Relative paths with inodes; what vanishes while it is looked at is left out."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            try:
+                found[path.relative_to(folder).as_posix()] = path.stat().st_ino
+            except OSError:
+                continue
+    return found
+
+
+def _kill_when(process: Any, run: Path, pattern: str, delay: float) -> bool:
+    """SIGKILL `delay` seconds after a new path that matches appears in the run's folder; False if it ended before."""
+    before = _entries(run)
+    while process.is_alive():
+        new = (path for path, inode in _entries(run).items() if before.get(path) != inode)
+        if any(re.search(pattern, path) for path in new):
+            time.sleep(delay)
+            if not process.is_alive():
+                break
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+            return True
+        time.sleep(0.0005)
+    process.join()
+    return False
+
+
+def _tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of every checkpoint that stands after an experience."""
+    found = {}
+    for path in sorted(run.glob("checkpoints/after_*/tensors.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            found |= {f"{path.parent.name}/{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return found
+
+
+def _assert_equal(killed: Path, whole: Path) -> None:
+    for name in ("matrix.parquet", "predictions.parquet", "scalars.parquet"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    mine, theirs = _tensors(killed), _tensors(whole)
+    assert mine.keys() == theirs.keys()
+    assert len(mine) > 100
+    for name, tensor in theirs.items():
+        assert mine[name].dtype == tensor.dtype, name
+        # NaN marks prototypes that do not exist yet: bits are compared, not numbers.
+        assert mine[name].numpy().tobytes() == tensor.numpy().tobytes(), name
+
+
+def _write_config(path: Path, mapping: dict[str, Any], steps: int, workers: int) -> None:
+    mapping["train"] |= {"steps": steps, "workers": workers}
+    mapping["checkpoint"] = {"steps": 2}
+    path.write_text(yaml.safe_dump(mapping))
+
+
+def _run_with_kills(start: Start, config: Path, folder: Path, kills: list[tuple[str, float]]) -> int:
+    """Run, kill and resume through the list, then let it end; how many kills hit."""
+    first = ["run", str(config), "--quiet", "--out", str(folder)]
+    hits = 0
+    for pattern, delay in kills:
+        words = ["resume", str(folder)] if (folder / "config.yaml").exists() else first
+        hits += _kill_when(start(words), folder, pattern, delay)
+    last = start(["resume", str(folder)])
+    last.join()
+    assert last.exitcode == 0
+    return hits
+
+
+@pytest.fixture
+def quick_start() -> Iterator[Start]:
+    """Real processes, forked from a server that has imported everything once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ffd_continual.run", "ffd_continual.report"])
+    made = []
+
+    def start(words: list[str]) -> Any:
+        process = context.Process(target=cli.main, args=(words,))
+        process.start()
+        made.append(process)
+        return process
+
+    yield start
+    for process in made:
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def test_two_kills_change_no_bit(quick_start: Start, tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    config = tmp_path / "tiny.yaml"
+    tiny_config["scenario"] |= {"unseen": [], "size": 32}
+    _write_config(config, tiny_config, steps=6, workers=0)
+    whole = quick_start(["run", str(config), "--quiet", "--out", str(tmp_path / "whole")])
+    whole.join()
+    assert whole.exitcode == 0
+    kills = [
+        (r"inside/e000_s0000004\.part", 0.0),  # while a safe point is written
+        (r"predictions/after_001\.parquet$", 0.1),  # the second experience opens: a teacher, no safe point yet
+    ]
+    assert _run_with_kills(quick_start, config, tmp_path / "killed", kills) == 2
+    _assert_equal(tmp_path / "killed", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_twenty_kills_change_no_bit(tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    """Worker processes, IIN with its queues and its strategy; kills while writing, training, measuring, opening."""
+    config = tmp_path / "tiny.yaml"
+    _write_config(config, tiny_config, steps=10, workers=2)
+    whole = _Subprocess(["run", str(config), "--quiet", "--out", str(tmp_path / "whole")])
+    whole.join()
+    assert whole.exitcode == 0
+    kills: list[tuple[str, float]] = [
+        (r"config\.yaml$", 0.05),  # while faces are read
+        (r"predictions/after_000\.parquet\.part$", 0.0),  # while the untrained model is measured
+        (r"predictions/after_000\.parquet$", 0.02),
+    ]
+    for experience in (0, 1):
+        for step in (2, 4, 6, 8):
+            kills.append((rf"inside/e00{experience}_s000000{step}\.part", 0.0))
+            kills.append((rf"inside/e00{experience}_s000000{step}$", 0.03 * step))
+        kills.append((rf"checkpoints/after_00{experience}\.part", 0.0))
+        kills.append((rf"checkpoints/after_00{experience}$", 0.05))  # while measuring
+        kills.append((rf"predictions/after_00{experience + 1}\.parquet$", 0.01))  # as the next one opens, or at the end
+    kills += [(r"^matrix\.parquet", 0.0), (r"^report", 0.05)]
+    hits = _run_with_kills(_Subprocess, config, tmp_path / "killed", kills)
+    assert hits >= 20
+    _assert_equal(tmp_path / "killed", tmp_path / "whole")
