@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ffd_continual.scenarios.faces import Picture, is_grey
 
 Field = NDArray[np.float32]
+BANDS = (0.5, 0.8, 1.4, 2.8)  # sigmas in pixels, finest first
+PASSES = 3
 
 
 def luminance(layer: Field | Picture) -> Field:
@@ -53,7 +55,7 @@ def _moments(lab: Field, share: Field) -> tuple[Field, Field]:
     return mean, np.sqrt(np.maximum(weights @ flat**2 - mean**2, 0))
 
 
-def split_bands(layer: Field, sigmas: tuple[float, ...] = (0.7, 1.4, 2.8)) -> list[Field]:
+def split_bands(layer: Field, sigmas: tuple[float, ...] = BANDS) -> list[Field]:
     """Differences of Gaussians, finest first, and the rest: they add up to the layer."""
     bands, rest = [], layer
     for sigma in sigmas:
@@ -117,7 +119,9 @@ def compose(target: Picture, layer: Field, weight: Field, bands: bool = True) ->
     mixed = np.asarray(alpha * above + (1 - alpha) * below, np.float32)
     if bands:
         edge = np.minimum(weight * 4, 1)[..., None]  # gains fade in over the seam, so they leave no step
-        matched = match_bands(mixed, below, support.astype(np.float32), reach=target.shape[1] / 24)
+        matched = mixed
+        for _ in range(PASSES):  # neighbouring bands overlap: the later passes mend what the earlier gains moved
+            matched = match_bands(matched, below, support.astype(np.float32), reach=target.shape[1] / 24)
         mixed = np.asarray(edge * matched + (1 - edge) * mixed, np.float32)
     if is_grey(target):
         mixed = np.repeat(luminance(mixed)[..., None], 3, 2)

@@ -115,6 +115,13 @@ def unalign(layer: Field, matrix: NDArray[np.float64], size: tuple[int, int]) ->
     return np.asarray(back, np.float32), np.asarray(cover, np.float32)
 
 
+def away_from_border(size: tuple[int, int], ring: float = 0.1) -> Field:
+    """Weight (H, W): 0 in the outer `ring` (share of the height), 1 from twice as far in, a ramp between."""
+    rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
+    far = np.minimum(np.minimum(rows, size[0] - 1 - rows), np.minimum(columns, size[1] - 1 - columns))
+    return np.asarray(np.clip(far / (ring * size[0]) - 1, 0, 1), np.float32)
+
+
 def frame_points(size: tuple[int, int]) -> Points:
     """Eight points on the border of a picture: what a warp must leave in place."""
     bottom, right = size[0] - 1.0, size[1] - 1.0

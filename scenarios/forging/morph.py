@@ -10,6 +10,7 @@ import numpy as np
 from ffd_continual.scenarios.faces import Face
 from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.geometry import (
+    away_from_border,
     face_outline,
     face_width,
     fetch,
@@ -51,6 +52,7 @@ class Morph:
         shape = (target.landmarks + shift).astype(np.float32)
         # The target's own picture bends smoothly, so that the shape changes without a seam at the mask's border.
         flow = smooth_flow(shape, shift.astype(np.float32), 0.09 * width, size)
+        flow *= away_from_border(size)[..., None]
         reach = np.linalg.norm(flow, axis=2)
         base = fetch(target.image, flow)
         middle = Face(target.image, shape, target.identity, target.name)
@@ -59,6 +61,6 @@ class Morph:
         share = rng.uniform(*config.texture) * weight[..., None]
         other = match_colour(other, base, weight)
         layer = share * other + (1 - share) * base
-        bent = np.clip((reach - 0.05) * 4, 0, 1).astype(np.float32)
+        bent = np.clip((reach - 0.15) * 4, 0, 1).astype(np.float32)
         image, changed = compose(target.image, np.asarray(layer, np.float32), np.maximum(bent, weight))
         return Forged(image, changed, source.identity)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ffd_continual.scenarios.faces import Face
 from ffd_continual.scenarios.forging.contract import Forged
-from ffd_continual.scenarios.forging.geometry import LEFT_EYE, RIGHT_EYE, Field, face_width, fetch
+from ffd_continual.scenarios.forging.geometry import LEFT_EYE, RIGHT_EYE, Field, away_from_border, face_width, fetch
 from ffd_continual.scenarios.matching import compose
 
 
@@ -68,7 +68,6 @@ class Reshape:
                 inward = inward / max(float(np.linalg.norm(inward)), 1e-3)
                 flow += pull(size, marks[side], 0.16 * width, (inward * strength).astype(np.float32))
         moved = np.linalg.norm(flow, axis=2)
-        fade = np.clip((moved - 0.05) / 0.2, 0, 1).astype(np.float32)
-        fade[:3], fade[-3:], fade[:, :3], fade[:, -3:] = 0, 0, 0, 0
+        fade = np.clip((moved - 0.15) / 0.35, 0, 1).astype(np.float32) * away_from_border(size)
         image, changed = compose(target.image, fetch(target.image, flow * fade[..., None]), fade)
         return Forged(image, changed)

@@ -33,7 +33,7 @@ from ffd_continual.scenarios.matching import compose, detail, match_colour
 class ResynthesisConfig:
     """Training length, share of the other person's code, share and scale (face widths) of the kept detail."""
 
-    steps: int = 700
+    steps: int = 450
     mix: tuple[float, float] = (0.15, 0.55)
     detail: tuple[float, float] = (0.6, 1.0)
     sigma: float = 0.022
@@ -49,7 +49,7 @@ class Resynthesis:
     network: Autoencoder | None = None
 
     def fit(self, faces: Sequence[Face], rng: np.random.Generator) -> None:
-        """Train the autoencoder on these people, about 40 s on one core."""
+        """Train the autoencoder on these people, about 30 s on one core."""
         self.network = Autoencoder()
         train(self.network, aligned_faces(faces, 64), rng, self.config.steps, distort=small_warp)
 

@@ -29,11 +29,13 @@ from ffd_continual.scenarios.matching import compose, match_colour
 
 @dataclass(frozen=True)
 class SuperresConfig:
-    """Side of the aligned face (a multiple of `factor`), training length, seam in face widths."""
+    """Side of the aligned face (a multiple of `factor`), training length, share of the
+    enhanced face in the blend, seam in face widths."""
 
-    side: int = 96
-    factor: int = 3
-    steps: int = 500
+    side: int = 112
+    factor: int = 2
+    steps: int = 300
+    share: tuple[float, float] = (0.5, 0.85)
     feather: tuple[float, float] = (0.03, 0.07)
 
 
@@ -59,6 +61,9 @@ class Superres:
         with torch.no_grad(), one_thread():
             layer = to_layer(self.network(to_tensor(inner)))
         back, cover = unalign(layer, matrix, size)
+        # Enhancers are blended with their input, or skin turns to plastic.
+        share = np.float32(rng.uniform(*config.share))
+        back = share * back + (1 - share) * target.image.astype(np.float32)
         mask = fill(face_outline(target.landmarks, rng.uniform(0.0, 0.08)), size)
         mask[cover < 0.99] = 0
         weight = soften(mask, rng.uniform(*config.feather) * width)

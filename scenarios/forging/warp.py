@@ -12,7 +12,7 @@ import numpy as np
 
 from ffd_continual.scenarios.faces import Face, Picture, Points
 from ffd_continual.scenarios.forging.contract import Forged
-from ffd_continual.scenarios.forging.geometry import Field, anchors, face_width, fetch, smooth_flow
+from ffd_continual.scenarios.forging.geometry import Field, anchors, away_from_border, face_width, fetch, smooth_flow
 from ffd_continual.scenarios.matching import compose
 
 
@@ -20,7 +20,7 @@ from ffd_continual.scenarios.matching import compose
 class WarpConfig:
     """Strength of one expression and reach of the field, in face widths."""
 
-    strength: tuple[float, float] = (0.035, 0.065)
+    strength: tuple[float, float] = (0.045, 0.08)
     reach: float = 0.11
 
 
@@ -39,11 +39,9 @@ def bend(target: Face, points: Points, shifts: Points, radius: float | Sequence[
     """The face under a smooth field moving `points` by `shifts` px, band energies kept; (image, mask)."""
     flow: Field = smooth_flow(points, shifts.astype(np.float32), radius, target.image.shape[:2])
     moved = np.linalg.norm(flow, axis=2)
-    # Fields end before they reach 0: below a twentieth of a pixel the byte stays as it was.
-    fade = np.clip((moved - 0.05) / 0.2, 0, 1).astype(np.float32)
-    border = np.zeros_like(fade)
-    border[3:-3, 3:-3] = 1
-    return compose(target.image, fetch(target.image, flow * fade[..., None]), fade * border)
+    # The field ends before it reaches 0 (below a seventh of a pixel nothing moves), and before the picture's border.
+    fade = np.clip((moved - 0.15) / 0.35, 0, 1).astype(np.float32) * away_from_border(target.image.shape[:2])
+    return compose(target.image, fetch(target.image, flow * fade[..., None]), fade)
 
 
 @dataclass(frozen=True)
