@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+
+from ffd_continual.assemble import Parts, assemble
+from ffd_continual.config import RunConfig, config_from
+from ffd_continual.load import learner_class, strategy_class
+from ffd_continual.strategies.template import FaceStrategy
+
+TINY = {
+    "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2},
+    "features": 16,
+    "queue": 64,
+    "exemplars": 8,
+}
+
+
+def _settings(config_type: type, given: dict[str, Any]) -> dict[str, Any]:
+    """The tiny settings that a method has, and the test's own."""
+    known = {f.name for f in dataclasses.fields(config_type)}
+    return {**{k: v for k, v in TINY.items() if k in known}, **given}
+
+
+@dataclass
+class Losses(SupervisedPlugin):  # type: ignore[misc]
+    """Writes down each step's losses."""
+
+    seen: list[dict[str, float]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = []
+
+    def after_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        named = {name: float(loss.detach()) for name, loss in strategy.losses.items()}
+        self.seen.append(named | {"loss": float(strategy.loss.detach())})
+
+
+@dataclass
+class Trained:
+    config: RunConfig
+    parts: Parts
+    agent: FaceStrategy
+    losses: list[dict[str, float]]
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {k: v.clone() for k, v in self.parts.learner.state_dict().items()}
+
+
+@dataclass
+class Workshop:
+    """Makes the parts of small runs, and trains them."""
+
+    manifest: Path
+    cache: Path
+
+    def parts(
+        self,
+        learner: str = "plain",
+        strategy: str = "naive",
+        learn: dict[str, Any] | None = None,
+        keep: dict[str, Any] | None = None,
+        **train: Any,
+    ) -> tuple[RunConfig, Parts]:
+        seed = train.pop("seed", 0)
+        config = config_from(
+            {
+                "scenario": {"data": str(self.manifest), "order": ["alpha", "beta", "gamma"], "size": 32},
+                "learner": {"name": learner, **_settings(learner_class(learner).config_type, learn or {})},
+                "strategy": {"name": strategy, **_settings(strategy_class(strategy).config_type, keep or {})},
+                "train": {"steps": 2, "batch": 8, "threads": 1, "eval_batch": 32, "device": "cpu", **train},
+                "seed": seed,
+            }
+        )
+        return config, assemble(config, self.cache, lambda rows: None)
+
+    def train(
+        self,
+        *args: Any,
+        experiences: int = 3,
+        plugins: Sequence[SupervisedPlugin] = (),
+        after: Callable[[int, Parts], None] | None = None,
+        **kwargs: Any,
+    ) -> Trained:
+        config, parts = self.parts(*args, **kwargs)
+        record = Losses()
+        agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [*plugins, record])
+        for experience in range(experiences):
+            agent.position = (experience, 0)
+            agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
+            if after is not None:
+                after(experience, parts)
+        return Trained(config, parts, agent, record.seen)
+
+
+@pytest.fixture(scope="session")
+def workshop(tiny_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tiny_faces, tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
