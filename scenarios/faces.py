@@ -131,18 +131,12 @@ def crop_face(
     margin: float = 0.5,
     identity: str = "",
     name: str = "",
-    quarter: int = 0,
 ) -> Face:
     """Square crop of side `size` in which the landmarks' hull takes 1 / (1 + 2 * margin) of the width (0.5: half).
 
-    One resampling only: the area filter when shrinking, Lanczos when growing. `quarter` turns the crop by
-    quarter * 90 degrees before (for sideways photographs). Beyond the photograph's border the picture is mirrored.
+    One resampling only: the area filter when shrinking, Lanczos when growing. Beyond the photograph's border the
+    picture is mirrored.
     """
-    if quarter % 4:
-        height, width = image.shape[:2]
-        x, y = landmarks[:, 0], landmarks[:, 1]
-        turned = {1: (y, width - 1 - x), 2: (width - 1 - x, height - 1 - y), 3: (height - 1 - y, x)}[quarter % 4]
-        image, landmarks = np.ascontiguousarray(np.rot90(image, quarter)), np.stack(turned, 1)
     low, high = landmarks.min(0), landmarks.max(0)
     extent = max(float((high - low).max()), 2.0)
     side = max(int(round(extent * (1 + 2 * margin))), 4)

@@ -32,7 +32,6 @@ class SwapConfig:
     forehead: tuple[float, float] = (0.06, 0.14)
     feather: tuple[float, float] = (0.02, 0.05)
     gradient: float = 0.5
-    texture: float = 0.35
 
 
 def warp_onto(source: Face, target: Face) -> Field:

@@ -68,14 +68,6 @@ def test_crop_beyond_the_border_is_mirrored() -> None:
     assert np.abs(brightest(face.image, face.landmarks[0], 16) - face.landmarks[0]).max() < 1.0
 
 
-@pytest.mark.parametrize("quarter", [1, 2, 3])
-def test_quarter_turns_keep_points_on_their_spots(quarter: int) -> None:
-    image, points = spots((240, 300))
-    turned = crop_face(image, points, 160, quarter=quarter)
-    for point in turned.landmarks[:3]:
-        assert np.abs(brightest(turned.image, point, 20) - point).max() < 0.8
-
-
 def test_resize_there_and_back_keeps_landmarks() -> None:
     image, points = spots((240, 300))
     face = Face(image[:200, :200], points, "p", "n")
