@@ -76,6 +76,7 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         config.scenario.size,
         config.scenario.seed,
         dict(scenario.profiles),
+        crop=config.scenario.crop,
         need_mask=bool((rows["mask"] != "").any()),
         need_pair="pair" in learner.needs | learner.wants,
         skip_unreadable=config.scenario.unreadable == "skip",

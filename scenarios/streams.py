@@ -35,6 +35,7 @@ class ScenarioConfig:
     people: str = "shared"  # "own": each experience has its own people, in train and valid; test people are shared
     profiles: dict[str, str] = field(default_factory=dict)  # experience or unseen forgery -> camera; "*" for the rest
     size: int = 96  # pixels a side of the crops that learners see
+    crop: float = 1.0  # central share of each picture that is used; the field's face crops are 1.3 times the face's box
     seed: int = 0  # of splits, shares and cameras; apart from the run's seed, so that seeds share one scenario
     judged: str = "test"  # "valid": streams test and unseen show validation people, for choosing settings
     unreadable: str = "error"  # "error" or "skip"
@@ -114,6 +115,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     groups = _groups(config, known)
     trained = [name for name, _ in groups]
     cameras = check_profiles(config)
+    if not 0.2 <= config.crop <= 1.0:
+        raise FFDError(f"scenario.crop is the central share of a picture, 0.2 to 1, not {config.crop}.")
     if config.judged not in ("test", "valid"):
         raise FFDError(f"scenario.judged must be 'test' or 'valid', not {config.judged!r}.")
     if config.people not in ("shared", "own"):

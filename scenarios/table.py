@@ -60,7 +60,16 @@ class FaceTable:
         return np.asarray(pd.factorize(self.rows[column])[0], np.int64)
 
 
-def _fit(image: Bytes, size: int) -> Bytes:
+def _window(length: int, crop: float) -> tuple[int, int]:
+    """Start and length of the central share `crop` of a side."""
+    inner = max(1, round(length * crop))
+    return (length - inner) // 2, inner
+
+
+def _fit(image: Bytes, size: int, crop: float) -> Bytes:
+    if crop < 1.0:
+        (top, height), (left, width) = (_window(side, crop) for side in image.shape[:2])
+        image = image[top : top + height, left : left + width]
     if image.shape[:2] == (size, size):
         return image
     shrink = image.shape[0] > size
@@ -84,8 +93,16 @@ class _Prepared:
 class _Preparer:
     """Reads one row: picture, mask and pair, each through the row's own camera draw."""
 
-    def __init__(self, size: int, seed: int, profiles: dict[str, CaptureProfile], need_mask: bool, need_pair: bool):
-        self.size, self.seed, self.profiles = size, seed, profiles
+    def __init__(
+        self,
+        size: int,
+        crop: float,
+        seed: int,
+        profiles: dict[str, CaptureProfile],
+        need_mask: bool,
+        need_pair: bool,
+    ):
+        self.size, self.crop, self.seed, self.profiles = size, crop, seed, profiles
         self.need_mask, self.need_pair = need_mask, need_pair
 
     def _through_camera(self, image: Bytes, row: pd.Series) -> Bytes:
@@ -93,20 +110,20 @@ class _Preparer:
         if profile is not None:
             rng = keyed_generator(self.seed, int(row["manifest_row"]), _profile_key(profile.name))
             image = apply_profile(image, profile, rng)
-        return _fit(image, self.size)
+        return _fit(image, self.size, self.crop)
 
     def __call__(self, row: pd.Series) -> _Prepared:
         image = read_picture(row["path"])
         mask = pair = None
         if self.need_mask and row["mask"]:
             grey = read_picture(row["mask"])[..., 0]
-            mask = np.where(_fit(grey, self.size) >= 128, 255, 0).astype(np.uint8)
+            mask = np.where(_fit(grey, self.size, self.crop) >= 128, 255, 0).astype(np.uint8)
         if self.need_pair and row["pair"]:
             pair = self._through_camera(read_picture(row["pair"]), row)
         return _Prepared(self._through_camera(image, row), mask, pair, (image.shape[0], image.shape[1]))
 
 
-def _parse_landmarks(text: object, shape: tuple[int, int], size: int) -> npt.NDArray[np.float32]:
+def _parse_landmarks(text: object, shape: tuple[int, int], size: int, crop: float) -> npt.NDArray[np.float32]:
     """68 points at the prepared size, or NaN when the row has none (a hull of other length counts as none)."""
     missing = np.full((LANDMARKS, 2), np.nan, np.float32)
     if not isinstance(text, str) or not text:
@@ -114,7 +131,8 @@ def _parse_landmarks(text: object, shape: tuple[int, int], size: int) -> npt.NDA
     points = np.asarray(json.loads(text), np.float32)
     if points.shape != (LANDMARKS, 2):
         return missing
-    return points * np.array([size / shape[1], size / shape[0]], np.float32)
+    (top, height), (left, width) = (_window(side, crop) for side in shape)
+    return (points - np.array([left, top], np.float32)) * np.array([size / width, size / height], np.float32)
 
 
 _KEYED = ("path", "mask", "pair", "profile", "label", "manifest_row", "landmarks")
@@ -147,6 +165,7 @@ def prepare_table(
     seed: int,
     profiles: dict[str, CaptureProfile],
     *,
+    crop: float = 1.0,
     need_mask: bool = False,
     need_pair: bool = False,
     skip_unreadable: bool = False,
@@ -159,11 +178,11 @@ def prepare_table(
     distinct = rows.iloc[np.unique(slot, return_index=True)[1]].reset_index(drop=True)
     folder = None
     if cache is not None:
-        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, f'{need_mask}{need_pair}')}"
+        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, f'{need_mask}{need_pair}{crop}')}"
         if (folder / "done.json").exists():
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
             return FaceTable(rows=rows, slot=slot, names=names, **arrays)
-    preparer = _Preparer(size, seed, profiles, need_mask, need_pair)
+    preparer = _Preparer(size, crop, seed, profiles, need_mask, need_pair)
     arrays, bad = _read_all(distinct, preparer, threads)
     if bad:
         dropped = distinct.iloc[sorted(bad)].assign(cause=[bad[i] for i in sorted(bad)])
@@ -205,7 +224,7 @@ def _read_all(
             bad[i] = str(error)
             return
         arrays["pictures"][i] = prepared.picture
-        arrays["landmarks"][i] = _parse_landmarks(records[i]["landmarks"], prepared.shape, size)
+        arrays["landmarks"][i] = _parse_landmarks(records[i]["landmarks"], prepared.shape, size, preparer.crop)
         if prepared.mask is not None:
             arrays["masks"][i], arrays["mask_known"][i] = prepared.mask, True
         if prepared.pair is not None:

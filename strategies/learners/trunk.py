@@ -88,6 +88,8 @@ class Trunk(nn.Module):
         if not timm.is_model(config.backbone):
             near = timm.list_models(f"*{config.backbone[:6]}*")[:8]
             raise FFDError(f"learner.trunk.backbone: timm has no model {config.backbone!r}. Near: {', '.join(near)}.")
+        if config.weights not in ("package", "timm", "none"):
+            raise FFDError(f"learner.trunk.weights must be 'package', 'timm' or 'none', not {config.weights!r}.")
         if config.weights == "package" and config.backbone != PACKAGED:
             raise FFDError(
                 f"learner.trunk.weights=package holds {PACKAGED} only, not {config.backbone}; "
