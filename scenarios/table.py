@@ -187,7 +187,9 @@ def prepare_table(
     if bad:
         dropped = distinct.iloc[sorted(bad)].assign(cause=[bad[i] for i in sorted(bad)])
         if not skip_unreadable:
-            listed = "".join(f"\n  row {r}: {c}" for r, c in zip(dropped["manifest_row"], dropped["cause"], strict=True))
+            listed = "".join(
+                f"\n  row {r}: {c}" for r, c in zip(dropped["manifest_row"], dropped["cause"], strict=True)
+            )
             raise FFDError(
                 f"{len(bad)} of {len(distinct)} pictures cannot be read:{listed[:4000]}\n"
                 "Mend or remove them (`ffd check` lists all), or set scenario.unreadable=skip to leave them out."
@@ -241,8 +243,8 @@ _ARRAYS = ("pictures", "masks", "mask_known", "pairs", "pair_known", "landmarks"
 
 def _store_cached(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    part.mkdir(parents=True, exist_ok=True)
     try:
+        part.mkdir(parents=True, exist_ok=True)
         for name, values in arrays.items():
             np.save(part / f"{name}.npy", values)
         (part / "done.json").write_text(json.dumps({"faces": len(arrays["pictures"])}))
