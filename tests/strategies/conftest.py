@@ -107,7 +107,7 @@ def workshop(tiny_faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Work
     return Workshop(tiny_faces, tmp_path_factory.mktemp("prepared"))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
