@@ -14,10 +14,10 @@ from ffd_continual.config import RunConfig
 from ffd_continual.load import learner_class, strategy_class
 from ffd_continual.scenarios.dataset import Sources, make_benchmark, make_sources
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.scenarios.folder import open_faces
+from ffd_continual.scenarios.folder import IDENTITY_PATTERN, open_faces
 from ffd_continual.scenarios.landmarks import fill_landmarks, models_installed
 from ffd_continual.scenarios.manifest import Manifest
-from ffd_continual.scenarios.streams import Scenario, build_scenario
+from ffd_continual.scenarios.streams import Scenario, build_scenario, check_classes
 from ffd_continual.scenarios.studio_set import studio_manifest
 from ffd_continual.scenarios.table import prepare_table
 from ffd_continual.strategies.learner import Learner
@@ -43,11 +43,8 @@ def open_data(config: RunConfig, cache: Path) -> Manifest:
     scenario = config.scenario
     if scenario.data == "studio":
         return studio_manifest(scenario, cache, config.train.threads)
-    return open_faces(scenario.data, seed=scenario.seed, **_pattern(scenario.identity_pattern))
-
-
-def _pattern(pattern: str) -> dict[str, str]:
-    return {"identity_pattern": pattern} if pattern else {}
+    pattern = scenario.identity_pattern or IDENTITY_PATTERN
+    return open_faces(scenario.data, seed=scenario.seed, identity_pattern=pattern)
 
 
 def choose_device(name: str) -> torch.device:
@@ -84,6 +81,8 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         threads=config.train.threads,
         report_skipped=report_skipped,
     )
+    if len(table.rows) < len(scenario.rows):  # unreadable faces were left out
+        check_classes(table.rows, scenario.experiences, scenario.unseen, config.scenario.data)
     kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)
     sources = make_sources(table, kept, config.views, learner.needs, learner.wants, config.seed)
     unmet = sorted(learner.wants - sources.needs)

@@ -72,6 +72,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Read a checkpoint. Raises FFDError when it is of another format, cut short, or not one."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        if not isinstance(meta, dict):
+            raise ValueError(f"{META} holds no mapping")
         found = meta.pop("format", None)
         if found != FORMAT:
             raise FFDError(

@@ -22,11 +22,11 @@ from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
 from ffd_continual.config import RunConfig
 from ffd_continual.detector import calibrated, judge
 from ffd_continual.finish import finish_run
-from ffd_continual.scalars import ScalarLog
 from ffd_continual.matrix import UNTRAINED
 from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
 from ffd_continual.samples import write_samples
 from ffd_continual.saving import SafePoints, restore, state_of
+from ffd_continual.scalars import ScalarLog
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy, place
@@ -52,7 +52,7 @@ class _Clock:
 def start(config: RunConfig, path: Path) -> Path:
     """Make a new run folder and run it. Raises FFDError when the folder is in use."""
     folder = RunFolder(path)
-    if folder.config.exists():
+    if folder.config.exists() and folder.predictions(UNTRAINED).parent.exists():  # not one that bad input ended
         raise FFDError(f"{path} holds a run already: `ffd resume {path}` goes on with it, or choose another --out.")
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.write_config(config)
@@ -92,9 +92,7 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
     found = inside.find(learnt) if learnt < len(names) else None
     begun = int(found[1].meta["position"][1]) if found else 0
     scalars = ScalarLog(folder.scalars, folder.path / "events", names, learnt * config.train.steps + begun)
-    agent = FaceStrategy(
-        parts.learner, parts.keeper, parts.sources, config.train, parts.device, [scalars, inside]
-    )
+    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [scalars, inside])
     clock = _Clock(folder.path / "clock.json")
     clock.load()
     try:
@@ -129,9 +127,7 @@ def _load(parts: Parts, path: Path) -> None:
     place(parts.learner, parts.device)
 
 
-def _learn(
-    agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int, begun: int, clock: _Clock
-) -> None:
+def _learn(agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int, begun: int, clock: _Clock) -> None:
     began = time.monotonic()
     agent.position = (experience, begun)
     agent.train(parts.benchmark.train_stream[experience], eval_streams=[])

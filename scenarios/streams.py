@@ -123,6 +123,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.people must be 'shared' or 'own', not {config.people!r}.")
     if config.reals not in ("shared", "split"):
         raise FFDError(f"scenario.reals must be 'shared' or 'split', not {config.reals!r}.")
+    if config.unreadable not in ("error", "skip"):
+        raise FFDError(f"scenario.unreadable must be 'error' or 'skip', not {config.unreadable!r}.")
     share = np.array([_share_of(p, config.seed, len(groups)) for p in faces["person"]])
     real = (faces["label"] == 0).to_numpy()
     parts: list[pd.DataFrame] = []
@@ -142,7 +144,7 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         chosen = member & (faces["split"] == config.judged).to_numpy()
         parts.append(_placed(faces[chosen], name, "unseen", config, trained))
     rows = pd.concat(parts, ignore_index=True)
-    _check_classes(rows, trained, config.unseen, config.data)
+    check_classes(rows, trained, config.unseen, config.data)
     trained_forgeries = [f for _, forgeries in groups for f in forgeries]
     names = ("real", *trained_forgeries, *config.unseen)
     return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras)
@@ -158,7 +160,8 @@ def _placed(
     return faces.assign(experience=name, stream=stream, profile=profile)
 
 
-def _check_classes(rows: pd.DataFrame, trained: Sequence[str], unseen: Sequence[str], source: str) -> None:
+def check_classes(rows: pd.DataFrame, trained: Sequence[str], unseen: Sequence[str], source: str) -> None:
+    """Raise FFDError that names every stream of an experience without real or without forged faces."""
     faults = []
     for stream, names in (("train", trained), ("valid", trained), ("test", trained), ("unseen", unseen)):
         for name in names:
@@ -168,6 +171,8 @@ def _check_classes(rows: pd.DataFrame, trained: Sequence[str], unseen: Sequence[
                     faults.append(f"{stream} stream of {name!r} has no {word} face")
     if faults:
         raise FFDError(
-            f"scenario from {source}: " + "; ".join(faults) + ". Each experience needs both classes in train, valid and "
+            f"scenario from {source}: "
+            + "; ".join(faults)
+            + ". Each experience needs both classes in train, valid and "
             "test: add people, or change scenario.people/reals or the split column."
         )
