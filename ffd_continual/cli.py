@@ -53,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        print(f"ffd: the disk is full{where}. Make room, then `ffd resume` the run; nothing saved is lost.", file=sys.stderr)
+        print(
+            f"ffd: the disk is full{where}. Make room, then `ffd resume` the run; nothing saved is lost.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("\nffd: stopped. A run goes on with `ffd resume RUN`.", file=sys.stderr)

@@ -13,11 +13,11 @@ import torch
 
 from ffd_continual.assemble import Parts
 from ffd_continual.config import RunConfig
-from ffd_continual.scalars import read_scalars
 from ffd_continual.matrix import matrix_from_predictions
 from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
 from ffd_continual.report import write_report
 from ffd_continual.run_folder import RunFolder, write_table, write_text
+from ffd_continual.scalars import read_scalars
 from ffd_continual.scenarios.controls import border_probe, shallow_baselines
 from ffd_continual.scenarios.dataset import plain_batch
 
@@ -25,9 +25,7 @@ from ffd_continual.scenarios.dataset import plain_batch
 def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds: float, eval_seconds: float) -> Path:
     """Write everything that follows from the predictions, print the figures, and return the report's path."""
     order = parts.scenario.experiences
-    predictions = pd.concat(
-        [pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True
-    )
+    predictions = pd.concat([pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
     samples = config.evaluation.bootstrap
     matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed)

@@ -38,7 +38,9 @@ def listed(kind: str) -> dict[str, str]:
         for name in known_configs():
             scenario = read_yaml(name).get("scenario") or {}
             order = ", ".join(scenario.get("order") or ["all"])
-            found[name] = f"{scenario.get('data', 'studio')}: {order} | unseen: {', '.join(scenario.get('unseen') or [])}"
+            found[name] = (
+                f"{scenario.get('data', 'studio')}: {order} | unseen: {', '.join(scenario.get('unseen') or [])}"
+            )
         return found
     if kind == "families":
         return {name: _first_line(type(load_family(name)).__doc__) for name in FAMILIES}

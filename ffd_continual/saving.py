@@ -42,9 +42,9 @@ def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 def restore(learner: Learner, keeper: Strategy, checkpoint: Checkpoint, where: Path) -> None:
     """Grow the learner as its log says, then load every tensor. Raises FFDError when they do not fit."""
     known = len(learner.growth)
-    for forgery in checkpoint.meta["growth"][known:]:
-        learner.begin(forgery)
     try:
+        for forgery in checkpoint.meta["growth"][known:]:
+            learner.begin(forgery)
         learner.load_state_dict(_named(checkpoint.tensors, "learner."))
         keeper.load_state_dict((_named(checkpoint.tensors, "strategy."), checkpoint.meta["strategy"]))
     except (RuntimeError, KeyError, ValueError) as error:
@@ -83,8 +83,8 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
         found = self.find(strategy.position[0])
         if found is not None:
             path, checkpoint = found
-            restore(strategy.model, strategy.keeper, checkpoint, path)
-            names = parameter_names(strategy.model)
+            restore(strategy.learner, strategy.keeper, checkpoint, path)
+            names = parameter_names(strategy.learner)
             load_optimizer(strategy.optimizer, names, _named(checkpoint.tensors, "optimizer."))
         self.saved_at = time.monotonic()
 
@@ -99,8 +99,8 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
     def save(self, strategy: FaceStrategy) -> None:
         """One safe point; older ones but the last two are removed after it is whole."""
         experience, step = strategy.position
-        state = state_of(strategy.model, strategy.keeper, strategy.position, self.threads)
-        moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.model))
+        state = state_of(strategy.learner, strategy.keeper, strategy.position, self.threads)
+        moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.learner))
         tensors = state.tensors | {f"optimizer.{k}": v for k, v in moments.items()}
         save_checkpoint(self.folder / f"e{experience:03d}_s{step:07d}", Checkpoint(tensors, state.meta))
         for old in sorted(p for p in self.folder.glob("e*_s*") if p.suffix == "")[:-KEPT]:

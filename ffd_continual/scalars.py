@@ -17,7 +17,7 @@ from ffd_continual.strategies.template import FaceStrategy
 
 
 def read_scalars(path: Path) -> pd.DataFrame:
-    """Loss curves as a table: step (over the whole run), experience, tag, value. A half-written last line is dropped."""
+    """Loss curves as a table: step (over the whole run), experience, tag, value. A half-written line is dropped."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():

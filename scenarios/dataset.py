@@ -53,7 +53,7 @@ def make_sources(
     wants: frozenset[str],
     seed: int,
 ) -> Sources:
-    """Check what the learner needs against what the rows can give, before any training; wants are met where they can be.
+    """Check what the learner needs against what the rows can give, before any training; wants are met where possible.
 
     Raises FFDError naming the column that is missing and what to do.
     """
@@ -93,7 +93,9 @@ def _given(table: FaceTable) -> frozenset[str]:
     train = (table.rows["stream"] == "train").to_numpy()
     label = table.rows["label"].to_numpy()
     real, forged = table.slot[train & (label == 0)], table.slot[train & (label == 1)]
-    frames = table.rows[train & (table.rows["video"] != "").to_numpy()].groupby(["video", "forgery", "experience"]).size()
+    frames = (
+        table.rows[train & (table.rows["video"] != "").to_numpy()].groupby(["video", "forgery", "experience"]).size()
+    )
     found = {
         "view2": True,
         "mask": bool(table.mask_known[forged].any()) and len(table.masks) > 0,
@@ -123,7 +125,7 @@ def train_batch(sources: Sources, request: Request) -> Batch:
     table, needs, side = sources.table, sources.needs, sources.table.size
     index = np.asarray(request.rows, np.int64)
     count = len(index)
-    images, masks, pairs, seconds, pseudos, pseudo_masks, others = ([] for _ in range(7))  # type: ignore[var-annotated]
+    images, masks, pairs, seconds, pseudos, pseudo_masks, others = ([] for _ in range(7))
     pseudo_known, other_known = np.zeros(count, bool), np.zeros(count, bool)
     empty = np.zeros((side, side), np.uint8)
     for slot, row in enumerate(index):
@@ -165,18 +167,11 @@ def train_batch(sources: Sources, request: Request) -> Batch:
 
 
 def _batch(sources: Sources, index: Rows, image: Any, *optional: Any) -> Batch:
-    fields = [torch.from_numpy(np.asarray(field)) for field in optional]
     forgery = torch.from_numpy(sources.forgery[index])
-    return Batch(
-        torch.from_numpy(image),
-        (forgery > 0).long(),
-        forgery,
-        torch.from_numpy(sources.experience[index]),
-        *fields,
-        video=torch.from_numpy(sources.video[index]),
-        row=torch.from_numpy(index),
-        task=torch.zeros(len(index), dtype=torch.int64),
-    )
+    fields = [torch.from_numpy(image), (forgery > 0).long(), forgery, torch.from_numpy(sources.experience[index])]
+    fields += [torch.from_numpy(np.asarray(field)) for field in optional]
+    fields += [torch.from_numpy(sources.video[index]), torch.from_numpy(index)]
+    return Batch(*fields, torch.zeros(len(index), dtype=torch.int64))
 
 
 class FaceDataset(Dataset[tuple[torch.Tensor, ...]]):

@@ -173,7 +173,7 @@ def prepare_table(
     threads: int = 1,
     report_skipped: Callable[[pd.DataFrame], None] | None = None,
 ) -> FaceTable:
-    """Decode all rows. Unreadable pictures end the run, listed by name, unless `skip_unreadable`: then they are dropped."""
+    """Decode all rows. Unreadable pictures end the run, listed by name; with `skip_unreadable` they are dropped."""
     slot = np.asarray(rows.groupby(["manifest_row", "profile"], sort=False).ngroup(), np.int64)
     distinct = rows.iloc[np.unique(slot, return_index=True)[1]].reset_index(drop=True)
     folder = None

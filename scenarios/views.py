@@ -78,7 +78,7 @@ def draw_view(config: ViewConfig, side: int, rng: np.random.Generator) -> View:
     seed = int(rng.integers(2**31))
     centre = (side - 1) / 2.0
     matrix = cv2.getRotationMatrix2D((centre, centre), float(angle) * config.rotate, 1.0 + float(zoom) * config.zoom)
-    matrix[:, 2] += np.array([dx, dy]) * config.shift * side
+    matrix[:, 2] = matrix[:, 2] + np.array([dx, dy]) * config.shift * side
     if flip < config.flip:
         matrix = matrix @ np.array([[-1.0, 0.0, side - 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     return View(

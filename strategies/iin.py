@@ -67,7 +67,8 @@ class IINStrategy(Replay):
         """The learner as it came out of the last experience, with the new type's growth already done."""
         self.teacher = None
         if strategy.position[0] > 0 and self._distils():
-            self.teacher = copy.deepcopy(strategy.model).requires_grad_(False)
+            self.teacher = copy.deepcopy(strategy.learner)
+            self.teacher.requires_grad_(False)
             self.teacher.eval()
 
     @torch.no_grad()

@@ -46,9 +46,7 @@ class StepPlan:
         self.walks: list[list[_Walk]] = []
         for side in (False, True):
             groups = [rows[(label == side) & (origin == o)] for o in np.unique(origin)]
-            self.walks.append(
-                [_Walk(g, self.seed, experience, int(side), i) for i, g in enumerate(groups) if len(g)]
-            )
+            self.walks.append([_Walk(g, self.seed, experience, int(side), i) for i, g in enumerate(groups) if len(g)])
 
     def __len__(self) -> int:
         return self.steps - self.start

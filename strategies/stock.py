@@ -38,7 +38,7 @@ class TwoLogits(nn.Module):
 
 def _delegate(hook: str) -> Callable[..., None]:
     def call(self: Stock, strategy: FaceStrategy, **kwargs: Any) -> None:
-        learner = strategy.model
+        learner = strategy.learner
         strategy.model = TwoLogits(learner)
         try:
             getattr(self.plugin, hook)(strategy, **kwargs)

@@ -61,9 +61,9 @@ class Strategy(SupervisedPlugin):  # type: ignore[misc]
 
     def stored_bytes(self) -> int:
         """Bytes kept from one experience to the next: exemplars, features, added networks; not the learner."""
-        face = int(self.context.sources.table.pictures[0].nbytes) if len(self.context.sources.table.rows) else 0
+        face = int(self.context.sources.table.pictures[0].nbytes)
         networks = sum(t.numel() * t.element_size() for m in self.modules().values() for t in m.state_dict().values())
-        return len(self.remembered()) * face + networks
+        return len(self.remembered()) * face + int(networks)
 
     def decide(self, out: Output) -> Tensor:
         """The decision rule: an Output to the logit (B,) that is evaluated."""

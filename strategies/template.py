@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -87,10 +87,16 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             evaluator=EvaluationPlugin(),
         )
         self.keeper, self.sources, self.config = keeper, sources, config
+        self.mbatch: Any = None  # a Batch while training
         self.position = (0, 0)  # (experience, steps done in it)
         self.out = Output(z=torch.zeros(0))
         self.losses: Losses = {}
         self.learning_rates: list[float] = []
+
+    @property
+    def learner(self) -> Learner:
+        """The model, by its contract."""
+        return cast(Learner, self.model)
 
     # What a step sees -------------------------------------------------------------------------------------------
 
@@ -100,10 +106,9 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         plan = StepPlan(self.keeper, self.sources, experience, self.config.batch, start, self.config.steps)
         self.dataloader = DataLoader(
             BatchDataset(self.sources),
-            sampler=plan,  # type: ignore[arg-type]
+            sampler=plan,
             batch_size=None,
             num_workers=self.config.workers,
-            multiprocessing_context="spawn" if self.config.workers else None,
         )
 
     def faces(self, rows: Rows) -> Iterator[Batch]:
@@ -121,7 +126,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
 
     def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
         """Grow the learner by the experience's forgery, once, with its own random numbers."""
-        learner: Learner = self.model if model is None else model
+        learner = self.learner if model is None else cast(Learner, model)
         experience = self.position[0]
         if self.is_training and len(learner.growth) <= experience:
             name = self.experience_name(experience)
@@ -137,7 +142,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
 
     def make_optimizer(self, **kwargs: Any) -> None:
         """AdamW over the learner's groups; its state does not outlive an experience."""
-        groups = self.model.param_groups(self.config.lr, self.config.weight_decay)
+        groups = self.learner.param_groups(self.config.lr, self.config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr)
         self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -158,10 +163,10 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     def forward(self) -> Tensor:
         """Training: the learner's step. Evaluation: its forward, through the strategy's decision rule."""
         if not self.is_training:
-            self.out = self.model(self.mb_x)
+            self.out = self.learner(self.mb_x)
             return two_logits(self.keeper.decide(self.out))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
-            self.out, self.losses = self.model.step(self.mbatch)
+            self.out, self.losses = self.learner.step(self.mbatch)
         return two_logits(self.out.z.float())
 
     def criterion(self) -> Tensor:
@@ -205,5 +210,5 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         rows = np.concatenate([self.keeper.pool(experience), self.keeper.remembered()])
         self.model.eval()
         with torch.no_grad():
-            self.model.end(self.experience_name(experience), self.faces(rows))
+            self.learner.end(self.experience_name(experience), self.faces(rows))
         super()._after_training_exp(**kwargs)

@@ -51,7 +51,9 @@ class IntraModule(nn.Module):
             self.up[key] = nn.Parameter(torch.zeros(out, rank))
         for name, key in self.norms.items():
             layer = layers[name]
-            assert isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
+            assert isinstance(layer, nn.BatchNorm2d)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
             self.scale[key] = nn.Parameter(layer.weight.detach().clone())
             self.shift[key] = nn.Parameter(layer.bias.detach().clone())
             self.register_buffer(f"mean_{key}", layer.running_mean.clone())

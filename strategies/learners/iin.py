@@ -165,7 +165,7 @@ class IIN(Learner):
         best, which = weights.topk(count, dim=1)
         best = best / best.sum(1, keepdim=True)
         z = torch.zeros(len(low), device=low.device)
-        for kind in which.unique().tolist():
+        for kind in sorted(set(which.flatten().tolist())):
             face, place = (which == kind).nonzero(as_tuple=True)
             _, logit = self.intra[kind](self.base, low[face])
             z = z.index_add(0, face, best[face, place] * logit)
@@ -216,7 +216,9 @@ class IIN(Learner):
         for label, others in ((0, self.fake_queue), (1, self.real_queue)):
             part = target == label
             if bool(part.any()) and len(others):
-                contrast = instance_contrast(query[part], key[part], others.filled()[0].clone(), self.config.temperature)
+                contrast = instance_contrast(
+                    query[part], key[part], others.filled()[0].clone(), self.config.temperature
+                )
                 loss = loss + contrast * part.float().mean()
         rows = batch.row[keep]
         self.real_queue.enqueue(key[target == 0], rows[target == 0])

@@ -24,7 +24,7 @@ def within_class(features: Tensor, labels: Tensor) -> Tensor:
     """Features (B, D) minus the mean of their own class: both kinds of features predict the label, so class means
     always correlate and must not count."""
     centred = features.clone()
-    for label in labels.unique():
+    for label in (0, 1):
         member = labels == label
         centred[member] = features[member] - features[member].mean(0)
     return centred
@@ -85,5 +85,5 @@ def mask_evidence(evidence: Tensor, mask: Tensor, known: Tensor) -> Tensor:
     """
     if not bool(known.any()):
         return evidence.sum() * 0.0
-    share = F.adaptive_avg_pool2d(mask[known], evidence.shape[-2:])
+    share = F.adaptive_avg_pool2d(mask[known], (evidence.shape[-2], evidence.shape[-1]))
     return F.binary_cross_entropy_with_logits(evidence[known], share)

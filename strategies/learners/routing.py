@@ -54,7 +54,8 @@ class Router(nn.Module):
         """Inverse of the shared covariance, shrunk towards its diagonal (R, R)."""
         covariance = self.scatter / self.count.clamp_min(1.0)
         diagonal = torch.diag(covariance.diagonal().clamp_min(1e-8))
-        return torch.linalg.inv((1 - self.shrink) * covariance + self.shrink * diagonal).float()
+        inverse: Tensor = torch.linalg.inv((1 - self.shrink) * covariance + self.shrink * diagonal)
+        return inverse.float()
 
     def distances(self, features: Tensor) -> Tensor:
         """(B, K) squared Mahalanobis distance to a type's nearer prototype, divided by R; inf for unlearnt types."""
@@ -78,4 +79,4 @@ class Router(nn.Module):
         stored = state_dict.get(f"{prefix}means")
         while stored is not None and len(self.means) < len(stored):
             self.grow()
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -107,7 +107,7 @@ class Trunk(nn.Module):
         self.low = nn.Sequential(*stages[: config.frozen_stages])
         self.high = nn.Sequential(*stages[config.frozen_stages :])
         self.low.requires_grad_(False)
-        cfg = model.pretrained_cfg
+        cfg: Any = model.pretrained_cfg
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
