@@ -46,7 +46,7 @@ def faces(tiny_faces: Path, tmp_path: Path) -> Path:
     return tmp_path / "faces" / "manifest.csv"
 
 
-def _refused(answer: tuple[int, str], *words: str) -> None:
+def _assert_refused(answer: tuple[int, str], *words: str) -> None:
     code, message = answer
     assert code == 2
     assert message.startswith("ffd: ")
@@ -62,41 +62,45 @@ def _edit(manifest: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Pat
 
 
 def test_what_is_no_configuration(ffd: Ffd, config: Path, tmp_path: Path) -> None:
-    _refused(ffd("run", "demoo"), "no configuration 'demoo'", "Did you mean 'demo'")
-    _refused(ffd("run", str(config), "--set", "train.step=3"), "unknown key train.step", "'steps'")
-    _refused(ffd("run", str(config), "--set", "learner.name=plian"), "no learner is named 'plian'", "'plain'")
-    _refused(ffd("run", str(config), "--set", "train.steps=three"), "train.steps must be a whole number")
-    _refused(ffd("run", str(config), "--set", "train.device=tpu", "--out", str(tmp_path / "a")), "train.device=tpu")
+    _assert_refused(ffd("run", "demoo"), "no configuration 'demoo'", "Did you mean 'demo'")
+    _assert_refused(ffd("run", str(config), "--set", "train.step=3"), "unknown key train.step", "'steps'")
+    _assert_refused(ffd("run", str(config), "--set", "learner.name=plian"), "no learner is named 'plian'", "'plain'")
+    _assert_refused(ffd("run", str(config), "--set", "train.steps=three"), "train.steps must be a whole number")
+    _assert_refused(
+        ffd("run", str(config), "--set", "train.device=tpu", "--out", str(tmp_path / "a")), "train.device=tpu"
+    )
     config.write_text("learner: [")
-    _refused(ffd("run", str(config)), "not readable YAML")
+    _assert_refused(ffd("run", str(config)), "not readable YAML")
 
 
 def test_what_is_no_data(ffd: Ffd, config: Path, tmp_path: Path) -> None:
     out = ("--quiet", "--out", str(tmp_path / "run"))
-    _refused(ffd("run", str(config), "--data", str(tmp_path / "nowhere"), *out), "there is nothing at", "nowhere")
+    _assert_refused(
+        ffd("run", str(config), "--data", str(tmp_path / "nowhere"), *out), "there is nothing at", "nowhere"
+    )
     (tmp_path / "empty").mkdir()
-    _refused(ffd("run", str(config), "--data", str(tmp_path / "empty"), *out), str(tmp_path / "empty"))
+    _assert_refused(ffd("run", str(config), "--data", str(tmp_path / "empty"), *out), str(tmp_path / "empty"))
     for name in ("real", "alpha"):
         (tmp_path / "hollow" / name).mkdir(parents=True)
-    _refused(ffd("run", str(config), "--data", str(tmp_path / "hollow"), *out), str(tmp_path / "hollow"))
-    _refused(ffd("run", str(config), "--data", str(config), *out), "the suffix '.yaml' is not known")
+    _assert_refused(ffd("run", str(config), "--data", str(tmp_path / "hollow"), *out), str(tmp_path / "hollow"))
+    _assert_refused(ffd("run", str(config), "--data", str(config), *out), "the suffix '.yaml' is not known")
 
 
 def test_classes_that_are_missing(ffd: Ffd, config: Path, faces: Path, tmp_path: Path) -> None:
     out = ("--quiet", "--data", str(faces), "--out", str(tmp_path / "run"))
-    _refused(ffd("run", str(config), "--set", "scenario.order=[omega]", *out), "'omega'", "alpha, beta, gamma")
+    _assert_refused(ffd("run", str(config), "--set", "scenario.order=[omega]", *out), "'omega'", "alpha, beta, gamma")
     _edit(faces, lambda t: t[(t["split"] != "valid") | (t["label"] == "1")])
-    _refused(ffd("run", str(config), *out), "valid stream of 'alpha' has no real face", "add people")
+    _assert_refused(ffd("run", str(config), *out), "valid stream of 'alpha' has no real face", "add people")
     _edit(faces, lambda t: t[t["label"] == "1"])
-    _refused(ffd("run", str(config), *out), "train stream of 'alpha' has no real face")
+    _assert_refused(ffd("run", str(config), *out), "train stream of 'alpha' has no real face")
 
 
 def test_manifests_with_wrong_cells(ffd: Ffd, config: Path, faces: Path, tmp_path: Path) -> None:
     out = ("--quiet", "--data", str(faces), "--out", str(tmp_path / "run"))
     _edit(faces, lambda t: t.assign(label=["maybe", *t["label"][1:]]))
-    _refused(ffd("run", str(config), *out), "line 2, label: 'maybe'", "neither 0 / real nor 1 / forged")
+    _assert_refused(ffd("run", str(config), *out), "line 2, label: 'maybe'", "neither 0 / real nor 1 / forged")
     _edit(faces, lambda t: t.rename(columns={"label": "labl"}))
-    _refused(ffd("run", str(config), *out), "required column 'label' is missing", "'labl'")
+    _assert_refused(ffd("run", str(config), *out), "required column 'label' is missing", "'labl'")
 
 
 def test_broken_pictures_end_the_run_or_are_left_out(ffd: Ffd, config: Path, faces: Path, tmp_path: Path) -> None:
@@ -104,29 +108,31 @@ def test_broken_pictures_end_the_run_or_are_left_out(ffd: Ffd, config: Path, fac
         picture = faces.parent / name
         picture.write_bytes(picture.read_bytes()[:100])
     out = ("--quiet", "--data", str(faces), "--out")
-    _refused(ffd("run", str(config), *out, str(tmp_path / "a")), "2 of ", "p000.png", "p001.png", "unreadable=skip")
+    _assert_refused(
+        ffd("run", str(config), *out, str(tmp_path / "a")), "2 of ", "p000.png", "p001.png", "unreadable=skip"
+    )
     skip = ("--set", "scenario.unreadable=skip")
     code, _ = ffd("run", str(config), *skip, *out, str(tmp_path / "b"))
     assert code == 0
     assert len(pd.read_csv(tmp_path / "b" / "skipped.csv")) == 2
     maybe = ("--set", "scenario.unreadable=maybe")
-    _refused(
+    _assert_refused(
         ffd("run", str(config), *maybe, *out, str(tmp_path / "d")), "scenario.unreadable must be 'error' or 'skip'"
     )
     for picture in (faces.parent / "alpha").glob("*.png"):
         picture.write_bytes(b"")
-    _refused(ffd("run", str(config), *skip, *out, str(tmp_path / "c")), "'alpha' has no forged face")
+    _assert_refused(ffd("run", str(config), *skip, *out, str(tmp_path / "c")), "'alpha' has no forged face")
 
 
 def test_runs_that_cannot_go_on(ffd: Ffd, config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    _refused(ffd("resume", str(run)), "is not a run folder")
+    _assert_refused(ffd("resume", str(run)), "is not a run folder")
     assert ffd("run", str(config), "--quiet", "--out", str(run))[0] == 0
-    _refused(ffd("run", str(config), "--quiet", "--out", str(run)), "holds a run already", "ffd resume")
+    _assert_refused(ffd("run", str(config), "--quiet", "--out", str(run)), "holds a run already", "ffd resume")
     (run / "predictions" / "after_001.parquet").unlink()
     tensors = run / "checkpoints" / "after_000" / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:1000])
-    _refused(ffd("resume", str(run)), "not a whole checkpoint", "after_000", "Delete that folder")
+    _assert_refused(ffd("resume", str(run)), "not a whole checkpoint", "after_000", "Delete that folder")
     shutil.rmtree(tensors.parent)
     assert ffd("resume", str(run))[0] == 0  # what the message says to do helps
 

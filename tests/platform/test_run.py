@@ -32,7 +32,7 @@ def _results(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in names}
 
 
-def test_a_run_s_folder_and_its_second_life(finished: Path) -> None:
+def test_a_run_s_folder_and_its_second_life(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "config.yaml", "environment.json", "matrix.parquet", "predictions.parquet", "scalars.parquet", "summary.json",
         "costs.json", "report/report.html", "samples/index.json", "checkpoints/after_000/meta.json",
@@ -86,6 +86,7 @@ def test_a_run_s_folder_and_its_second_life(finished: Path) -> None:
         start(config, finished)
 
     before = _results(finished)
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)  # drawn once is enough
     resume(finished)
     assert _results(finished) == before  # a finished run is only reported again
     # Predictions that are lost are made again from the checkpoints, and learning goes on from the right one.
@@ -101,7 +102,9 @@ def test_a_run_s_folder_and_its_second_life(finished: Path) -> None:
     assert _results(finished) == before
 
 
-def test_resume_checks_what_it_finds(finished: Path, tmp_path: Path) -> None:
+def test_resume_checks_what_it_finds(small_config: dict[str, Any], tmp_path: Path) -> None:
+    finished = tmp_path / "run"
+    start(config_from(small_config), finished)
     with pytest.raises(FFDError, match="is not a run folder"):
         resume(tmp_path / "nowhere")
     path = finished / "config.yaml"
@@ -112,11 +115,11 @@ def test_resume_checks_what_it_finds(finished: Path, tmp_path: Path) -> None:
     path.write_text("a: [")
     with pytest.raises(FFDError, match="not readable YAML"):
         resume(finished)
-    path.write_text(text.replace("features: 16", "features: 24"))
-    (finished / "predictions" / "after_002.parquet").unlink()
+    path.write_text(text.replace("backbone: test_efficientnet", "backbone: test_efficientnet_ln"))
+    (finished / "predictions" / "after_001.parquet").unlink()
     with pytest.raises(FFDError, match="does not fit this configuration") as caught:
         resume(finished)
-    assert "after_001" in str(caught.value)
+    assert "after_000" in str(caught.value)
     path.write_text(text)
     (finished / "environment.json").write_text("{")
     with pytest.raises(FFDError, match="is damaged"):
