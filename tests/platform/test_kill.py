@@ -24,14 +24,14 @@ Start = Callable[[list[str]], Any]  # arguments of `ffd` -> a process with pid, 
 
 
 class _Subprocess:
-    """subprocess.Popen with multiprocessing's names."""
+    """subprocess.Popen with multiprocessing's names; what it says goes into a file."""
 
-    def __init__(self, words: list[str]):
+    def __init__(self, words: list[str], log: Path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "ffd_continual.cli", *words],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
+        with log.open("wb") as said:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", "ffd_continual.cli", *words], stdout=said, stderr=said, env=environment
+            )
         self.pid = self.popen.pid
 
     @property
@@ -165,9 +165,10 @@ def test_twenty_kills_change_no_bit(tiny_config: dict[str, Any], tmp_path: Path)
     """Worker processes, IIN with its queues and its strategy; kills while writing, training and measuring."""
     config, run = tmp_path / "tiny.yaml", tmp_path / "killed"
     _write_config(config, tiny_config, steps=16, workers=2)
-    whole = _Subprocess(["run", str(config), "--quiet", "--out", str(tmp_path / "whole")])
+    log = tmp_path / "log.txt"
+    whole = _Subprocess(["run", str(config), "--quiet", "--out", str(tmp_path / "whole")], log)
     whole.join()
-    assert whole.exitcode == 0
+    assert whole.exitcode == 0, log.read_text()[-3000:]
     early = [(r"config\.yaml$", 0.05), (r"predictions/after_000\.parquet", 0.0)]
     # By turns as the next checkpoint is begun and a little after the next one is whole, so that each is met twice.
     begun, done = r"checkpoints/(inside/e\d+_s\d+|after_\d+)(\.part)?$", r"checkpoints/(inside/e\d+_s\d+|after_\d+)$"
@@ -176,12 +177,14 @@ def test_twenty_kills_change_no_bit(tiny_config: dict[str, Any], tmp_path: Path)
     for pattern, delay in early + turns:
         fresh = ["run", str(config), "--quiet", "--out", str(run)]
         words = ["resume", str(run)] if (run / "config.yaml").exists() else fresh
-        if not _kill_when(_Subprocess(words), run, pattern, delay):
+        process = _Subprocess(words, log)
+        if not _kill_when(process, run, pattern, delay):
+            assert process.exitcode == 0, log.read_text()[-3000:]
             break  # the run came to its end
         seen.append(_under_way(run) if (run / "predictions").exists() else "reading")
-    last = _Subprocess(["resume", str(run)])
+    last = _Subprocess(["resume", str(run)], log)
     last.join()
-    assert last.exitcode == 0
+    assert last.exitcode == 0, log.read_text()[-3000:]
     assert len(seen) >= 20
     assert {"writing", "training", "measuring"} <= set(seen)
     _assert_equal(run, tmp_path / "whole")
