@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ffd_continual.load import learner_class, strategy_class
 from ffd_continual.scenarios.dataset import Sources, make_benchmark, make_sources
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, open_faces
+from ffd_continual.scenarios.kept import Kept, keep_features
 from ffd_continual.scenarios.landmarks import fill_landmarks, models_installed
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.streams import Scenario, build_scenario, check_classes
@@ -56,6 +57,22 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _keep(config: RunConfig, learner: Learner, sources: Sources, cache: Path, device: torch.device) -> Kept:
+    learner.eval()
+
+    def frozen(images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            made = learner.frozen(images.to(device))
+        assert made is not None
+        return made
+
+    table, blend = sources.table, "pseudo" in sources.needs
+    key = f"{type(learner).__name__}|{learner.frozen_key()}|{config.train.threads}"
+    kept = keep_features(table, config.views, config.train.kept_views, frozen, key, cache, blend)
+    learner.train()
+    return kept
+
+
 def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFrame], None]) -> Parts:
     """Build the parts of a run. All checks of the input happen here, before any training."""
     device = choose_device(config.train.device)
@@ -85,6 +102,14 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         check_classes(table.rows, scenario.experiences, scenario.unseen, config.scenario.data)
     kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)
     sources = make_sources(table, kept, config.views, learner.needs, learner.wants, config.seed)
+    if config.train.kept_views > 0:
+        frozen = learner.frozen(torch.zeros(2, 3, config.scenario.size, config.scenario.size))
+        if frozen is None:
+            raise FFDError(
+                f"train.kept_views={config.train.kept_views} keeps the features of frozen layers, and learner "
+                f"{config.learner.name} as configured trains all of its layers: set train.kept_views to 0."
+            )
+        sources = replace(sources, kept=_keep(config, learner, sources, cache, device))
     unmet = sorted(learner.wants - sources.needs)
     if unmet:
         print(f"the data give no {', '.join(unmet)}: {config.learner.name} learns without the parts that use them")

@@ -42,7 +42,7 @@ def score_faces(learner: Learner, decide: Callable[[Output], Tensor], batches: I
     learner.eval()
     parts = []
     for batch in batches:
-        out = learner(batch.image)
+        out = learner.look(batch)
         count = len(batch.target)
         table = pd.DataFrame(
             {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 #: Optional fields a learner may ask for in its `needs`; all the others are always there.
@@ -31,9 +32,29 @@ class Batch(NamedTuple):
     pseudo_known: Tensor  # (B,) bool
     other: Tensor  # (B, 3, S, S) float32, another frame of the same video
     other_known: Tensor  # (B,) bool
+    frozen: Tensor  # (B, F) kept features of view 1, in place of pictures (scenarios/kept.py); (B, 0) otherwise
+    frozen2: Tensor  # (B, F) of view 2
+    frozen_pseudo: Tensor  # (B, F) of the self-blended face
     video: Tensor  # (B,) int64, index of the video (or the identity for pictures)
     row: Tensor  # (B,) int64, row of the run's face table
     task: Tensor  # (B,) int64, constantly 0: the forgery as a task label would leak it at test
+
+    def with_pseudo(self, share: float) -> tuple[Batch, Tensor]:
+        """The first `share` of the usable real faces shown self-blended, as forged; and which those are, (B,) bool."""
+        shown = torch.zeros_like(self.target, dtype=torch.bool)
+        if share <= 0 or not (self.pseudo.shape[1] or self.frozen_pseudo.shape[1]):
+            return self, shown
+        usable = self.pseudo_known.nonzero().squeeze(1)
+        shown[usable[: round(share * len(usable))]] = True
+        changed: dict[str, Tensor] = {"target": torch.where(shown, 1, self.target)}
+        for name, source in (("image", self.pseudo), ("mask", self.pseudo_mask), ("frozen", self.frozen_pseudo)):
+            field: Tensor = getattr(self, name)
+            if field.shape[1] and source.shape[1]:
+                changed[name] = field.clone()
+                changed[name][shown] = source[shown]
+        if self.mask.shape[1]:
+            changed["mask_known"] = self.mask_known | shown
+        return self._replace(**changed), shown
 
     def take(self, index: Tensor) -> Batch:
         """The faces at `index`, (N,) int64 or (B,) bool."""

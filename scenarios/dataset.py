@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from ffd_continual.scenarios.batch import OPTIONAL_NEEDS, Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.forging.selfblend import self_blend
+from ffd_continual.scenarios.kept import Kept
 from ffd_continual.scenarios.streams import STREAMS, Scenario
 from ffd_continual.scenarios.table import FaceTable
 from ffd_continual.scenarios.views import ViewConfig, draw_view, keyed_generator, to_planes
@@ -43,6 +44,7 @@ class Sources:
     experience: Rows  # (N,) index of the experience, -1 in unseen streams
     video: Rows
     siblings: dict[int, Rows]  # video -> its rows of one label; only when "other" is needed
+    kept: Kept | None = None  # features in place of pictures
 
 
 def make_sources(
@@ -106,22 +108,55 @@ def _given(table: FaceTable) -> frozenset[str]:
     return frozenset(name for name, there in found.items() if there)
 
 
-def plain_batch(sources: Sources, rows: Sequence[int]) -> Batch:
-    """Faces as they are, without any view: what evaluation and prediction see."""
+def plain_batch(sources: Sources, rows: Sequence[int], pictures: bool = True) -> Batch:
+    """Faces without any view, as evaluation and prediction see them; kept features unless `pictures`."""
     table = sources.table
     index = np.asarray(rows, np.int64)
     slots = table.slot[index]
-    images = to_planes([table.pictures[i] for i in slots])
+    kept = sources.kept if not pictures else None
+    images = to_planes([table.pictures[i] for i in slots]) if kept is None else np.zeros((len(index), 0), np.float32)
     none = np.zeros((len(index), 0), np.float32)
     unknown = np.zeros(len(index), bool)
     masks, mask_known = none, unknown
     if len(table.masks):
         masks, mask_known = to_planes([table.masks[i] for i in slots]), table.mask_known[slots]
-    return _batch(sources, index, images, masks, mask_known, none, unknown, none, none, none, unknown, none, unknown)
+    frozen = none if kept is None else kept.plain[slots].astype(np.float32)
+    return _batch(
+        sources, index, images, masks, mask_known, none, unknown, none, none, none, unknown, none, unknown,
+        frozen, none, none,
+    )  # fmt: skip
+
+
+def _kept_batch(sources: Sources, kept: Kept, request: Request) -> Batch:
+    """One training batch of stored features: which of a face's views is drawn from the request's key."""
+    table, needs = sources.table, sources.needs
+    index = np.asarray(request.rows, np.int64)
+    slots, count = table.slot[index], len(index)
+    rng = keyed_generator(sources.seed, request.experience, request.step)
+    view, more, blend = (rng.integers(kept.views, size=count) for _ in range(3))
+    second = (view + 1 + more % max(1, kept.views - 1)) % kept.views
+    place, real = kept.place[slots], kept.real_place[slots]
+    none, unknown = np.zeros((count, 0), np.float32), np.zeros(count, bool)
+
+    def shares(cells: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return cells[:, None].astype(np.float32) / np.float32(255)
+
+    blended = "pseudo" in needs and len(kept.blended) > 0
+    masked = "mask" in needs
+    return _batch(
+        sources, index, none, shares(kept.masks[place, view]) if masked else none,
+        table.mask_known[slots] if masked else unknown, none, unknown, none, none,
+        shares(kept.blended_masks[real, blend]) if blended else none, (real >= 0) if blended else unknown, none, unknown,
+        kept.viewed[place, view].astype(np.float32),
+        kept.viewed[place, second].astype(np.float32) if "view2" in needs else none,
+        kept.blended[real, blend].astype(np.float32) if blended else none,
+    )  # fmt: skip
 
 
 def train_batch(sources: Sources, request: Request) -> Batch:
     """One training batch: a pure function of the sources' seed and the request."""
+    if sources.kept is not None:
+        return _kept_batch(sources, sources.kept, request)
     table, needs, side = sources.table, sources.needs, sources.table.size
     index = np.asarray(request.rows, np.int64)
     count = len(index)
@@ -163,6 +198,7 @@ def train_batch(sources: Sources, request: Request) -> Batch:
     return _batch(
         sources, index, to_planes(images), planes(masks), mask_known, planes(pairs), pair_known, planes(seconds),
         planes(pseudos), planes(pseudo_masks), pseudo_known, planes(others), other_known,
+        none, none, none,
     )  # fmt: skip
 
 
@@ -171,7 +207,8 @@ def _batch(sources: Sources, index: Rows, image: Any, *optional: Any) -> Batch:
     fields = [torch.from_numpy(image), (forgery > 0).long(), forgery, torch.from_numpy(sources.experience[index])]
     fields += [torch.from_numpy(np.asarray(field)) for field in optional]
     fields += [torch.from_numpy(sources.video[index]), torch.from_numpy(index)]
-    return Batch(*fields, torch.zeros(len(index), dtype=torch.int64))
+    fields.append(torch.zeros(len(index), dtype=torch.int64))
+    return Batch._make(fields)
 
 
 class FaceDataset(Dataset[tuple[torch.Tensor, ...]]):

@@ -74,9 +74,9 @@ class IINStrategy(Replay):
     @torch.no_grad()
     def _old(self, strategy: FaceStrategy) -> Output:
         assert self.teacher is not None
-        low = strategy.out.maps.get("low")
-        judge = getattr(self.teacher, "judge_low", None)
-        old: Output = judge(low) if judge is not None and low is not None else self.teacher(strategy.mbatch.image)
+        frozen = strategy.out.features.get("frozen")
+        judge = getattr(self.teacher, "judge_common", None)
+        old: Output = judge(frozen) if judge is not None and frozen is not None else self.teacher.look(strategy.mbatch)
         return old
 
     def before_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:

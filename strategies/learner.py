@@ -53,6 +53,36 @@ class Learner(nn.Module):
         """A forgery arrives: add what it needs. Called once a forgery, also when a checkpoint's growth is replayed."""
         self.growth.append(forgery)
 
+    def meet(self, faces: Iterable[Batch]) -> None:
+        """A look at some training faces of the experience that has just begun, before its first step."""
+
+    def frozen(self, images: Tensor) -> Tensor | None:
+        """What never-changing layers make of pictures (B, 3, S, S): (B, F), or None when some layer may change.
+
+        A run can then keep these answers instead of pictures (`train.kept_views`).
+        """
+        return None
+
+    def frozen_key(self) -> str:
+        """Names the frozen layers and their weights: kept features of another key are not read."""
+        return ""
+
+    def judge(self, frozen: Tensor) -> Output:
+        """The rest of `forward`, from what `frozen` gave."""
+        raise TypeError(f"{type(self).__name__} has no frozen layers to judge from")
+
+    def seen(self, batch: Batch) -> Tensor:
+        """A batch's frozen features, kept or computed."""
+        if batch.frozen.shape[1]:
+            return batch.frozen
+        made = self.frozen(batch.image)
+        assert made is not None, "only learners with frozen layers ask for their features"
+        return made
+
+    def look(self, batch: Batch) -> Output:
+        """`forward` on a batch that may hold kept features instead of pictures."""
+        return self.judge(batch.frozen) if batch.frozen.shape[1] else self(batch.image)
+
     def step(self, batch: Batch) -> tuple[Output, Losses]:
         """Run the network once on a training batch; the named losses are summed and trained."""
         raise TypeError(f"{type(self).__name__} has no step")

@@ -41,14 +41,14 @@ class TrainConfig:
     clip: float = 5.0  # largest norm of the gradient, 0 for none
     accumulate: int = 1  # micro-batches a step (the batch is cut into so many)
     bf16: bool = False  # autocast; slower than float32 on most CPUs
+    kept_views: int = 0  # keep the frozen layers' features of so many views a face (scenarios/kept.py); 0: fresh views
     workers: int = 0  # processes that make batches
     eval_batch: int = 64  # fixed, so that scores do not depend on the batch they came in
     threads: int = 2  # of torch; recorded, since sums depend on it
     device: str = "auto"  # "auto", "cpu", "cuda"
 
 
-def _first(batches: list[Batch]) -> Batch:
-    return batches[0]
+MET = 256  # about so many training faces are shown to a learner as an experience begins
 
 
 def fork_seeded(*key: int) -> int:
@@ -114,7 +114,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     def faces(self, rows: Rows) -> Iterator[Batch]:
         """Rows as batches of the evaluation size, without views, on the device."""
         for i in range(0, len(rows), self.config.eval_batch):
-            batch = plain_batch(self.sources, [int(r) for r in rows[i : i + self.config.eval_batch]])
+            batch = plain_batch(self.sources, [int(r) for r in rows[i : i + self.config.eval_batch]], pictures=False)
             yield Batch(*(field.to(self.device) for field in batch))
 
     # Growing and optimizing -------------------------------------------------------------------------------------
@@ -133,6 +133,9 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(fork_seeded(self.sources.seed, experience, 7))
                 learner.begin(name)
+                pool = self.keeper.pool(experience)
+                with torch.no_grad():
+                    learner.meet(self.faces(pool[:: max(1, len(pool) // MET)]))
         return place(learner, self.device)
 
     def experience_name(self, experience: int) -> str:

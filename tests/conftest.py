@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 
-def make_tiny_faces(folder: Path, people: int = 24, side: int = 48, forgeries: tuple[str, ...] = ("alpha", "beta", "gamma")) -> Path:
+def make_tiny_faces(
+    folder: Path, people: int = 24, side: int = 48, forgeries: tuple[str, ...] = ("alpha", "beta", "gamma")
+) -> Path:
     """Blobs with two eyes and a mouth, and forgeries that leave a stripe of their own: learnable in seconds."""
     rng = np.random.default_rng(5)
     rows = []
@@ -18,7 +20,9 @@ def make_tiny_faces(folder: Path, people: int = 24, side: int = 48, forgeries: t
     for person in range(people):
         split = "train" if person < people * 0.5 else "valid" if person < people * 0.7 else "test"
         face = np.full((side, side, 3), rng.integers(60, 200, 3), np.uint8)
-        cv2.ellipse(face, (side // 2, side // 2), (side // 4, side // 3), 0, 0, 360, rng.integers(100, 255, 3).tolist(), -1)
+        cv2.ellipse(
+            face, (side // 2, side // 2), (side // 4, side // 3), 0, 0, 360, rng.integers(100, 255, 3).tolist(), -1
+        )
         face = np.clip(face + rng.normal(0, 6, face.shape), 0, 255).astype(np.uint8)
         for number, forgery in enumerate(("real", *forgeries)):
             image, mask = face.copy(), np.zeros((side, side), np.uint8)

@@ -4,8 +4,9 @@ of forgery (special features), an inter-module trained by self-supervision (comm
 forged trace masking module (FTMM) for contrastive learning, all over a stream of forgery types. Layers and losses are
 this project's reading (docs/decisions/0003-reading-of-iin.md); no parity with the paper's tables is claimed.
 
-Judging a face needs no forgery name: z = z_c + g * sum_k w_k z_k, where w compares fixed statistics of the face with
-the prototypes of each type, and g falls from 1 as the face resembles none of them. Axes: B faces, D features, K types.
+Judging a face needs no forgery name: z = a * z_c + g * log sum_k w_k exp(z_k). w compares fixed statistics of the face
+with the prototypes of each type, g falls as the face resembles none; the sum of odds lets one alarmed module speak for
+all where w cannot tell types of one camera apart. Axes: B faces, F frozen statistics, D features, K types.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 
 from ffd_continual.replay.queues import FeatureQueue
 from ffd_continual.scenarios.batch import Batch
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Losses, Output, split_decay
-from ffd_continual.strategies.learners.adapters import IntraModule
 from ffd_continual.strategies.learners.iin_losses import (
     decoupling,
     instance_contrast,
@@ -30,35 +31,33 @@ from ffd_continual.strategies.learners.iin_losses import (
     top_share,
     trace_contrast,
 )
-from ffd_continual.strategies.learners.inter import InterModule, InterOutput, follow, slow_copy
-from ffd_continual.strategies.learners.routing import Router, map_statistics
-from ffd_continual.strategies.learners.trunk import Trunk, TrunkConfig
+from ffd_continual.strategies.learners.inter import InterModule, InterOutput, IntraModule, follow, slow_copy
+from ffd_continual.strategies.learners.routing import Router
+from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig, level_statistics
 
 
 @dataclass(frozen=True)
 class IINConfig:
-    """Each part has a switch; the weights were chosen on validation (docs/decisions/0004-iin-against-replay.md)."""
+    """Each part has a switch; docs/decisions/0004-iin-against-replay.md tells how the values were chosen."""
 
-    trunk: TrunkConfig = field(default_factory=TrunkConfig)
-    trunk_lr: float = 0.3  # of the plastic later stages, relative to new layers
-    intra: bool = True  # a light module a type
-    intra_lr: float = 2.0  # relative to new layers
-    intra_start: bool = True  # a new module starts from the one before
-    rank: int = 4  # of the intra-modules' updates
+    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(frozen_stages=7))
     features: int = 64  # D
+    dropout: float = 0.3  # of the frozen statistics
+    intra: bool = True  # a light module a type
+    intra_start: bool = False  # a new module starts from the one before
     inter: bool = True  # self-supervised instance contrast of the common features
     pretext: float = 0.25  # share of the batch's real faces shown self-blended, as forged; 0 switches it off
     decouple: bool = True
-    ftmm: bool = True  # evidence map, trace contrast
-    routing: bool = True  # off: all intra-modules weigh the same
+    ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
+    routing: bool = True  # off: all intra-modules weigh the same, whatever the face
+    common_weight: float = 1.0  # a
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
     slow_judge: bool = True  # the slow copy judges
     temperature: float = 0.1  # of both contrasts
     trace_share: float = 0.25  # q, of the evidence map's locations
-    route_temperature: float = 4.0
-    gate: float = 1.0  # novelty up to which intra-modules have their full say
-    routed: int = 2  # intra-modules run for a face
+    route_temperature: float = 16.0
+    gate: float = 1.5  # novelty up to which intra-modules have their full say
     contrast_weight: float = 0.1
     decouple_weight: float = 0.1
     rebuild_weight: float = 0.1
@@ -67,29 +66,32 @@ class IINConfig:
 
 
 class IIN(Learner):
-    """Frozen early stages; a plastic common path (inter); a light module a type on a frozen base (intra)."""
+    """Frozen stages; a plastic common path (inter); a light module a type, closed when its experience ends (intra)."""
 
     config_type = IINConfig
 
     def __init__(self, config: IINConfig):
         super().__init__()
+        if config.trunk.frozen_stages < 3:
+            raise FFDError("learner.trunk.frozen_stages: iin reads at least three frozen stages of its trunk.")
         self.config = config
-        trunk = Trunk(config.trunk)
-        self.trunk = trunk
-        low = trunk.extract(torch.zeros(2, 3, 96, 96))
+        self.trunk = Trunk(config.trunk)
+        self.trunk.high = nn.Sequential()
+        maps = self.trunk.levels(torch.zeros(2, 3, 96, 96))
+        statistics = level_statistics(maps).shape[1]
+        self.channels = [m.shape[1] for m in maps]
+        self.route_features = 3 * sum(self.channels[:2])
         share = config.trace_share if config.ftmm else 0.0
-        trunk.eval()
-        self.base = slow_copy(trunk.high) if config.intra else nn.Identity()
-        self.inter = InterModule(trunk.high, low, trunk.channels, config.features, share)
+        self.standard = Standardise(statistics)
+        self.inter = InterModule(statistics, sum(self.channels[-2:]), config.features, config.dropout, share)
         self.slow = slow_copy(self.inter)
         self.intra = nn.ModuleList()
-        self.router = Router(2 * trunk.low_channels)
-        self.real_queue = FeatureQueue(config.queue, config.features)
-        self.fake_queue = FeatureQueue(config.queue, config.features)
-        self.trace_queue = FeatureQueue(config.queue, config.features)
-        self.untraced_queue = FeatureQueue(config.queue, config.features)
-        self.trace = nn.Linear(self.inter.middle_channels, config.features)
-        self.rebuild = nn.Linear(2 * config.features, trunk.channels)
+        self.router = Router(self.route_features)
+        self.trace = nn.Linear(config.features, config.features)
+        self.rebuild = nn.Linear(2 * config.features, statistics)
+        self.real_queue, self.fake_queue, self.trace_queue, self.untraced_queue = (
+            FeatureQueue(config.queue, config.features) for _ in range(4)
+        )
         self.train()
 
     @property
@@ -100,9 +102,8 @@ class IIN(Learner):
         return frozenset(name for name, on in chosen.items() if on)
 
     def train(self, mode: bool = True) -> IIN:
-        """Base and slow copy never train; the intra-modules of closed experiences neither."""
+        """The slow copy never trains; the intra-modules of closed experiences neither."""
         super().train(mode)
-        self.base.eval()
         self.slow.eval()
         for module in self.intra[:-1]:
             module.eval()
@@ -112,128 +113,133 @@ class IIN(Learner):
         """A type arrives: the modules before are frozen, a new one starts (from the last, if so configured)."""
         super().begin(forgery)
         self.router.grow()
-        for module in self.intra:
-            module.requires_grad_(False)
+        self.intra.requires_grad_(False)
         if self.config.intra:
-            made = IntraModule(self.base, self.trunk.channels, self.config.features, self.config.rank)
+            made = IntraModule(self.rebuild.out_features, self.config.features, self.config.dropout)
             if self.config.intra_start and len(self.intra):
                 made.copy_from(self.intra[-1])  # type: ignore[arg-type]
             self.intra.append(made.to(self.rebuild.weight.device))
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Three rates: plastic trunk stages, heads and projections, the newest intra-module."""
-        trunk = list(self.inter.stages.parameters())
-        known = {id(p) for p in trunk}
-        heads = [p for part in (self.inter, self.trace, self.rebuild) for p in part.parameters() if id(p) not in known]
-        groups = split_decay(trunk, lr * self.config.trunk_lr, weight_decay) + split_decay(heads, lr, weight_decay)
-        if self.config.intra and len(self.intra):
-            groups += split_decay(self.intra[-1].parameters(), lr * self.config.intra_lr, weight_decay)
-        return groups
+        """The common path, the projections, and the newest intra-module."""
+        parts = [self.inter, self.trace, self.rebuild, *self.intra[-1:]]
+        return split_decay([p for part in parts for p in part.parameters()], lr, weight_decay)
+
+    # What never changes -----------------------------------------------------------------------------------------
+
+    def frozen(self, images: Tensor) -> Tensor:
+        """Statistics of all frozen levels, then the two last levels' maps at the finer one's size: (B, F')."""
+        levels = self.trunk.levels(images)
+        side = (levels[-2].shape[-2], levels[-2].shape[-1])
+        maps = [F.adaptive_avg_pool2d(levels[-2], side), F.interpolate(levels[-1], size=side, mode="nearest")]
+        return torch.cat([level_statistics(levels), *(m.flatten(1) for m in maps)], dim=1)
+
+    def frozen_key(self) -> str:
+        """The trunk's weights."""
+        return f"statistics+maps|{self.trunk.key()}"
+
+    def _split(self, frozen: Tensor) -> tuple[Tensor, Tensor]:
+        """`frozen` as statistics (B, F) and maps (B, C, H, W)."""
+        count = self.rebuild.out_features
+        statistics, flat = frozen[:, :count], frozen[:, count:]
+        channels = sum(self.channels[-2:])
+        side = round((flat.shape[1] / channels) ** 0.5)
+        return self.standard(statistics), flat.view(len(flat), channels, side, side)
+
+    def meet(self, faces: Iterable[Batch]) -> None:
+        """The first faces ever met give the scale of the statistics."""
+        if not bool(self.standard.met):
+            seen = torch.cat([self.seen(batch) for batch in faces])
+            self.standard.meet(seen[:, : self.rebuild.out_features])
 
     # Judging ----------------------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Output:
-        """(B, 3, S, S) in 0..1 to z, common and special features, trace map, attribution and novelty."""
-        low = self.trunk.extract(images)
-        inter = self.slow if self.config.slow_judge and not self.training else self.inter
-        answer: InterOutput = inter(low)
-        features = {"common": answer.common, "z_common": answer.z}
-        maps = {"trace": answer.evidence} if self.config.ftmm else {}
-        if not self.growth:
-            return Output(z=answer.z, features=features, maps=maps)
-        weights, novelty = self.router(map_statistics(low), self.config.route_temperature)
-        if not self.config.routing:
-            weights = torch.full_like(weights, 1.0 / weights.shape[1])
-        z = answer.z
-        if self.config.intra:
-            z_special = self._experts(low, weights)
-            gate = torch.exp(-torch.relu(novelty - self.config.gate)) if self.config.routing else 1.0
-            z = z + gate * z_special
-            features["z_special"] = z_special
-        return Output(z, features, maps, weights, novelty, tuple(self.growth))
+        """(B, 3, S, S) in 0..1 to z, common features, trace map, attribution and novelty."""
+        return self.judge(self.frozen(images))
 
-    @torch.no_grad()
-    def judge_low(self, low: Tensor) -> Output:
-        """The common path's answer alone, from the frozen stages' map: what a teacher is asked for."""
-        answer: InterOutput = (self.slow if self.config.slow_judge else self.inter)(low)
+    def judge(self, frozen: Tensor) -> Output:
+        """The same from what `frozen` gave."""
+        out = self.judge_common(frozen)
+        if not self.growth:
+            return out
+        statistics, _ = self._split(frozen)
+        weights, novelty = self.router(statistics[:, : self.route_features], self.config.route_temperature)
+        even = torch.full_like(weights, 1.0 / weights.shape[1])
+        prior = weights if self.config.routing else even
+        z, attribution = out.z, prior
+        if self.config.intra:
+            odds = torch.stack([module(statistics)[1] for module in self.intra], dim=1) + prior.clamp_min(1e-6).log()
+            gate = torch.exp(-torch.relu(novelty - self.config.gate)) if self.config.routing else 1.0
+            z_special = torch.logsumexp(odds, dim=1)
+            attribution = torch.softmax(odds, dim=1)
+            z = self.config.common_weight * out.z + gate * z_special
+            out.features["z_special"] = z_special
+        return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
+
+    def judge_common(self, frozen: Tensor) -> Output:
+        """The common path's answer alone: what a teacher is asked for."""
+        inter = self.slow if self.config.slow_judge and not self.training else self.inter
+        answer: InterOutput = inter(*self._split(frozen))
         maps = {"trace": answer.evidence} if self.config.ftmm else {}
         return Output(answer.z, {"common": answer.common, "z_common": answer.z}, maps)
-
-    def _experts(self, low: Tensor, weights: Tensor) -> Tensor:
-        """sum_k w_k z_k over the `routed` best of each face, their weights scaled to sum to 1: (B,)."""
-        count = min(self.config.routed, len(self.intra)) if self.config.routing else len(self.intra)
-        best, which = weights.topk(count, dim=1)
-        best = best / best.sum(1, keepdim=True)
-        z = torch.zeros(len(low), device=low.device)
-        for kind in sorted(set(which.flatten().tolist())):
-            face, place = (which == kind).nonzero(as_tuple=True)
-            _, logit = self.intra[kind](self.base, low[face])
-            z = z.index_add(0, face, best[face, place] * logit)
-        return z
 
     # Learning ---------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> tuple[Output, Losses]:
         """One pass; the losses of the parts that are on."""
         config = self.config
-        images, target, mask, known = batch.image, batch.target, batch.mask, batch.mask_known
-        shown = torch.zeros_like(target, dtype=torch.bool)
-        if config.pretext > 0 and batch.pseudo.shape[1]:
-            usable = batch.pseudo_known.nonzero().squeeze(1)
-            shown[usable[: round(config.pretext * len(usable))]] = True
-            images, target = images.clone(), torch.where(shown, 1, target)
-            images[shown] = batch.pseudo[shown]
-            if mask.shape[1]:
-                mask, known = mask.clone(), known | shown
-                mask[shown] = batch.pseudo_mask[shown]
-        low = self.trunk.extract(images)
-        answer: InterOutput = self.inter(low)
+        batch, shown = batch.with_pseudo(config.pretext)
+        frozen, target = self.seen(batch), batch.target
+        statistics, maps = self._split(frozen)
+        answer: InterOutput = self.inter(statistics, maps)
         losses = {"common": F.binary_cross_entropy_with_logits(answer.z, target.float())}
         current = (batch.experience == len(self.growth) - 1) & ~shown
         if config.intra and int(current.sum()) > 1:
-            special, z_special = self.intra[-1](self.base, low[current])
+            special, z_special = self.intra[-1](statistics[current])
             losses["intra"] = F.binary_cross_entropy_with_logits(z_special, target[current].float())
             if config.decouple:
                 common = answer.common[current]
                 rebuilt = self.rebuild(torch.cat([common, special], dim=1))
                 losses["decouple"] = config.decouple_weight * decoupling(common, special, target[current])
-                losses["rebuild"] = config.rebuild_weight * F.mse_loss(rebuilt, answer.pooled[current].detach())
+                losses["rebuild"] = config.rebuild_weight * F.mse_loss(rebuilt, statistics[current])
         if config.ftmm:
-            losses |= self._trace_losses(answer, target, mask, known)
-        if config.inter and batch.view2.shape[1]:
+            losses |= self._trace_losses(answer, batch)
+        if config.inter and (batch.view2.shape[1] or batch.frozen2.shape[1]):
             # A self-blended face has no second view of its own: it takes no part here.
             losses["contrast"] = config.contrast_weight * self._contrast(answer, batch, ~shown)
         follow(self.slow, self.inter, config.momentum)
-        features = {"common": answer.common, "z_common": answer.z}
-        return Output(answer.z, features, {"trace": answer.evidence, "low": low}), losses
+        features = {"common": answer.common, "z_common": answer.z, "frozen": frozen}
+        maps_out = {"trace": answer.evidence} if config.ftmm else {}
+        return Output(answer.z, features, maps_out), losses
 
     def _contrast(self, answer: InterOutput, batch: Batch, keep: Tensor) -> Tensor:
         """DCL's inter-instance contrast: negatives are the stored keys of the other class."""
         with torch.no_grad():
-            key = F.normalize(self.slow(self.trunk.extract(batch.view2[keep])).common, dim=1)
+            second = batch.frozen2[keep] if batch.frozen2.shape[1] else self.frozen(batch.view2[keep])
+            key = F.normalize(self.slow(*self._split(second)).common, dim=1)
         query, target = F.normalize(answer.common[keep], dim=1), batch.target[keep]
         loss = query.sum() * 0.0
         for label, others in ((0, self.fake_queue), (1, self.real_queue)):
             part = target == label
             if bool(part.any()) and len(others):
-                contrast = instance_contrast(
-                    query[part], key[part], others.filled()[0].clone(), self.config.temperature
-                )
+                negatives = others.filled()[0].clone()
+                contrast = instance_contrast(query[part], key[part], negatives, self.config.temperature)
                 loss = loss + contrast * part.float().mean()
         rows = batch.row[keep]
         self.real_queue.enqueue(key[target == 0], rows[target == 0])
         self.fake_queue.enqueue(key[target == 1], rows[target == 1])
         return loss
 
-    def _trace_losses(self, answer: InterOutput, target: Tensor, mask: Tensor, known: Tensor) -> Losses:
+    def _trace_losses(self, answer: InterOutput, batch: Batch) -> Losses:
         """FTMM: the evidence against the mask, and the contrast of traces with what is left without them."""
-        config = self.config
+        config, target = self.config, batch.target
         losses: Losses = {}
-        if mask.shape[1]:
-            losses["mask"] = config.mask_weight * mask_evidence(answer.evidence, mask, known)
+        if batch.mask.shape[1]:
+            losses["mask"] = config.mask_weight * mask_evidence(answer.evidence, batch.mask, batch.mask_known)
         where = top_share(answer.evidence.detach(), config.trace_share)
-        traced = F.normalize(self.trace(masked_mean(answer.middle, where)), dim=1)
-        untraced = F.normalize(self.trace(masked_mean(answer.middle, 1.0 - where)), dim=1)
+        traced = F.normalize(self.trace(masked_mean(answer.local, where)), dim=1)
+        untraced = F.normalize(self.trace(masked_mean(answer.local, 1.0 - where)), dim=1)
         forged, real = target == 1, target == 0
         if bool(forged.any()) and bool(real.any()):
             anchor = traced[forged]
@@ -255,19 +261,18 @@ class IIN(Learner):
         features, labels = [], []
         for batch in faces:
             member = batch.experience == kind
-            features.append(map_statistics(self.trunk.extract(batch.image[member])))
+            statistics, _ = self._split(self.seen(batch)[member])
+            features.append(statistics[:, : self.route_features])
             labels.append(batch.target[member])
         self.router.learn(kind, torch.cat(features), torch.cat(labels))
 
     def costs(self) -> dict[str, float]:
-        """One type's module, its statistics and prototypes, against the encoder."""
-        encoder = sum(p.numel() for p in self.trunk.low.parameters()) + sum(p.numel() for p in self.base.parameters())
+        """One type's module and prototypes, against the encoder."""
         a_type = sum(p.numel() for p in self.intra[-1].parameters()) if len(self.intra) else 0
-        statistics = sum(b.numel() for b in self.intra[-1].buffers()) if len(self.intra) else 0
         prototypes = 2 * self.router.means.shape[-1] + 1
         return {
             "parameters": float(sum(p.numel() for p in self.parameters())),
-            "encoder_parameters": float(encoder),
+            "encoder_parameters": float(sum(p.numel() for p in self.trunk.parameters())),
             "parameters_per_type": float(a_type),
-            "bytes_per_type": 4.0 * (a_type + statistics + prototypes),
+            "bytes_per_type": 4.0 * (a_type + prototypes),
         }

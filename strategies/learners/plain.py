@@ -1,19 +1,24 @@
-"""The plain learner: a timm backbone, global average pooling and one logit, trained by binary cross-entropy.
+"""The plain learner: a timm backbone, pooling and one logit, trained by binary cross-entropy.
 
-The baseline of every paper of the field (Roessler et al., ICCV 2019, with Xception). Axes: B faces, D features.
+`pooling: mean` is the baseline of every paper of the field (Roessler et al., ICCV 2019, with Xception): later stages are
+fine-tuned and averaged. `pooling: statistics` leaves the backbone frozen and puts a small network on the statistics
+of its stages: better on some hundred people, and fast. Axes: B faces, F frozen features, D features.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffd_continual.scenarios.batch import Batch
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Losses, Output, split_decay
-from ffd_continual.strategies.learners.trunk import Trunk, TrunkConfig
+from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig, level_statistics
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class PlainConfig:
     """`pseudo` adds self-blended faces made of the batch's real faces (Shiohara and Yamasaki, CVPR 2022)."""
 
     trunk: TrunkConfig = field(default_factory=TrunkConfig)
+    pooling: str = "mean"  # "mean" of the last map, or "statistics" of the frozen stages
+    features: int = 64  # D, hidden features with pooling=statistics
     trunk_lr: float = 0.3  # relative to the head's learning rate
     dropout: float = 0.0
     pseudo: float = 0.0  # share of the batch's real faces that are replaced by a self-blended forgery
@@ -33,35 +40,66 @@ class Plain(Learner):
 
     def __init__(self, config: PlainConfig):
         super().__init__()
+        if config.pooling not in ("mean", "statistics"):
+            raise FFDError(f"learner.pooling must be 'mean' or 'statistics', not {config.pooling!r}.")
+        if config.pooling == "statistics" and config.trunk.frozen_stages == 0:
+            raise FFDError(
+                "learner.pooling=statistics reads frozen stages: set learner.trunk.frozen_stages to 1 or more."
+            )
         self.config = config
         self.trunk = Trunk(config.trunk)
-        self.head = nn.Linear(self.trunk.channels, 1)
+        self.still = config.pooling == "statistics"
+        if self.still:
+            self.trunk.high = nn.Sequential()
+            count = self._frozen(torch.zeros(2, 3, 96, 96)).shape[1]
+            self.standard = Standardise(count)
+            self.squeeze = nn.Linear(count, config.features)
+            self.head = nn.Linear(config.features, 1)
+        else:
+            self.head = nn.Linear(self.trunk.channels, 1)
 
     @property
     def needs(self) -> frozenset[str]:
         """Self-blended faces, when they are switched on."""
         return frozenset({"pseudo"}) if self.config.pseudo > 0 else frozenset()
 
+    def _frozen(self, images: Tensor) -> Tensor:
+        return level_statistics(self.trunk.levels(images))
+
+    def frozen(self, images: Tensor) -> Tensor | None:
+        """Statistics (B, F) with pooling=statistics; nothing is frozen to the end otherwise."""
+        return self._frozen(images) if self.still else None
+
+    def frozen_key(self) -> str:
+        """The trunk's configuration and weights."""
+        return f"statistics|{self.trunk.key()}"
+
+    def meet(self, faces: Iterable[Batch]) -> None:
+        """The first faces ever met give the scale of the statistics."""
+        if self.still and not bool(self.standard.met):
+            self.standard.meet(torch.cat([self.seen(batch) for batch in faces]))
+
+    def judge(self, frozen: Tensor) -> Output:
+        """Frozen statistics (B, F) to an Output."""
+        hidden = self.squeeze(F.dropout(self.standard(frozen), self.config.dropout, self.training))
+        return Output(z=self.head(torch.relu(hidden)).squeeze(1), features={"common": hidden})
+
     def forward(self, images: Tensor) -> Output:
-        """(B, 3, S, S) to logit and the pooled feature "common" (B, D)."""
+        """(B, 3, S, S) to logit and the feature "common" (B, D)."""
+        if self.still:
+            return self.judge(self._frozen(images))
         feature = self.trunk(images).mean((2, 3))
         z = self.head(F.dropout(feature, self.config.dropout, self.training)).squeeze(1)
         return Output(z=z, features={"common": feature})
 
     def step(self, batch: Batch) -> tuple[Output, Losses]:
         """Binary cross-entropy on the batch; with `pseudo`, some real faces are shown self-blended, as forged."""
-        images, target = batch.image, batch.target.float()
-        if self.config.pseudo > 0:
-            usable = batch.pseudo_known.nonzero().squeeze(1)
-            swapped = usable[: round(self.config.pseudo * len(usable))]
-            images, target = images.clone(), target.clone()
-            images[swapped], target[swapped] = batch.pseudo[swapped], 1.0
-        out = self(images)
-        return out, {"decision": F.binary_cross_entropy_with_logits(out.z, target)}
+        batch = batch.with_pseudo(self.config.pseudo)[0]
+        out = self.judge(self.seen(batch)) if self.still else self(batch.image)
+        return out, {"decision": F.binary_cross_entropy_with_logits(out.z, batch.target.float())}
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """The pretrained trunk learns at `trunk_lr` times the head's rate."""
-        return [
-            *split_decay(self.trunk.trained(), lr * self.config.trunk_lr, weight_decay),
-            *split_decay(self.head.parameters(), lr, weight_decay),
-        ]
+        heads = [*self.head.parameters(), *(self.squeeze.parameters() if self.still else ())]
+        trunk = split_decay(self.trunk.trained(), lr * self.config.trunk_lr, weight_decay)
+        return [*trunk, *split_decay(heads, lr, weight_decay)]

@@ -4,6 +4,7 @@ The routing feature is a set of statistics of the frozen stages' map, so prototy
 prototypes, one of its real faces and one of its forged ones (an experience may have its own camera and people, and
 real faces carry that as well). Similarity is minus half the squared Mahalanobis distance with one covariance for all,
 kept as running sums: no face has to be stored for it (Hayes and Kanan, Deep SLDA, CVPRW 2020).
+The features are the statistics of the first two levels, where a camera shows most.
 Axes: B faces, R routing features, K types.
 """
 
@@ -11,11 +12,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-
-
-def map_statistics(low: Tensor) -> Tensor:
-    """Mean and log standard deviation of every channel of a map: (B, C, h, w) to (B, 2 C)."""
-    return torch.cat([low.mean((2, 3)), low.flatten(2).std(2).clamp_min(1e-3).log()], dim=1)
 
 
 class Router(nn.Module):

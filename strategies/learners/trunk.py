@@ -7,8 +7,9 @@ of timm's `tf_efficientnet_lite0`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,39 @@ class TrunkConfig:
     backbone: str = PACKAGED
     weights: str = "package"  # "package" (lite0 only), "timm" (downloads), "none" (random)
     frozen_stages: int = 4  # the stem counts as the first; 0 trains everything
+
+
+def level_statistics(maps: Sequence[Tensor]) -> Tensor:
+    """Mean, standard deviation and maximum of every channel of every map: (B, 3 * sum C_l).
+
+    Texture statistics of an ImageNet network's middle stages, where forgeries leave more than at its top.
+    """
+    parts = [part for m in maps for part in (m.mean((2, 3)), m.flatten(2).std(2), m.amax((2, 3)))]
+    return torch.cat(parts, dim=1)
+
+
+class Standardise(nn.Module):
+    """(x - mean) / deviation, clipped to +-6, with constants of the first faces ever met: they never move again."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.met: Tensor
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("met", torch.zeros((), dtype=torch.bool))
+
+    def meet(self, features: Tensor) -> None:
+        """Take the constants from (N, F), once; later calls change nothing."""
+        if not bool(self.met):
+            self.mean.copy_(features.mean(0))
+            self.deviation.copy_(features.std(0).clamp_min(1e-4))
+            self.met.fill_(True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, F) to (B, F)."""
+        return ((features - self.mean) / self.deviation).clamp(-6.0, 6.0)
 
 
 class _Whole(nn.Module):
@@ -132,6 +166,22 @@ class Trunk(nn.Module):
             return x
         with torch.no_grad():
             return self.low(x)  # type: ignore[no-any-return]
+
+    def key(self) -> str:
+        """Names the frozen stages by their weights: 16 hex digits."""
+        digest = hashlib.sha256()
+        for name, value in self.low.state_dict().items():
+            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @torch.no_grad()
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Maps of the frozen stages from the third on, finest first: each (B, C_l, h_l, w_l)."""
+        x, maps = (images - self.mean) / self.std, []
+        for stage in self.low:
+            x = stage(x)
+            maps.append(x)
+        return maps[2:] if len(maps) > 2 else maps
 
     def forward(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, S, S) in 0..1 to the last map (B, C, h, w)."""

@@ -80,7 +80,7 @@ def test_match_colour_moves_mean_and_spread() -> None:
     mean_of = lambda layer: (luminance(layer) * weight).sum() / weight.sum()  # noqa: E731
     reference = np.clip(texture(1).astype(np.float32) * 0.75 + 40, 0, 255)
     layer = texture(2).astype(np.float32)
-    matched = match_colour(layer, reference, weight)
+    matched = match_colour(layer, reference, weight, 1.0)
     before, after = abs(mean_of(layer) - mean_of(reference)), abs(mean_of(matched) - mean_of(reference))
     assert after < 1.0 < before
     inside = weight > 0.9
