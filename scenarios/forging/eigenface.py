@@ -20,14 +20,19 @@ from ffd_continual.scenarios.matching import compose, detail, match_colour
 
 @dataclass(frozen=True)
 class EigenfaceConfig:
-    """Components kept, their random change in standard deviations, kept detail as in resynthesis."""
+    """Components kept, their random change in standard deviations, kept detail as in resynthesis.
+
+    `colour` and `match`: share of the mismatch in colour and band energy that is removed.
+    """
 
     side: int = 64
-    components: int = 80
-    change: float = 0.35
-    detail: tuple[float, float] = (0.6, 1.0)
+    components: int = 48
+    change: float = 0.45
+    detail: tuple[float, float] = (0.5, 0.8)
     sigma: float = 0.022
-    feather: tuple[float, float] = (0.04, 0.08)
+    feather: tuple[float, float] = (0.03, 0.06)
+    colour: float = 0.7
+    match: float = 0.4
 
 
 def principal(data: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], ...]:
@@ -74,6 +79,6 @@ class Eigenface:
         mask = fill(face_outline(target.landmarks, rng.uniform(0.0, 0.08)), size)
         mask[cover < 0.99] = 0
         weight = soften(mask, rng.uniform(*config.feather) * width)
-        back = match_colour(back, target.image, weight)
+        back = match_colour(back, target.image, weight, config.colour)
         back = back + np.float32(rng.uniform(*config.detail)) * detail(target.image, config.sigma * width)
-        return Forged(*compose(target.image, np.asarray(back, np.float32), weight))
+        return Forged(*compose(target.image, np.asarray(back, np.float32), weight, config.match))

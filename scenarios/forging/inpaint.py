@@ -23,10 +23,17 @@ MIN_RIM = 24  # pixels of skin around a hole, below which no membrane can be spa
 
 @dataclass(frozen=True)
 class InpaintConfig:
-    """Holes a face and their half axes in face widths."""
+    """Holes a face and their half axes in face widths.
 
-    holes: tuple[int, int] = (3, 5)
-    radius: tuple[float, float] = (0.08, 0.17)
+    `loss`: share of the filling's texture that is lost (finer than `reach` face widths); `match`: share of the mismatch
+    in band energy that is removed.
+    """
+
+    holes: tuple[int, int] = (4, 7)
+    radius: tuple[float, float] = (0.12, 0.22)
+    loss: tuple[float, float] = (0.6, 0.95)
+    reach: float = 0.04
+    match: float = 0.2
 
 
 def hole_centres(landmarks: Points) -> Points:
@@ -109,7 +116,7 @@ def fill_hole(image: Picture, hole: Picture, allowed: Picture, rng: np.random.Ge
 
 @dataclass(frozen=True)
 class Inpaint:
-    """Three to five elliptic holes in the skin, filled from elsewhere in it."""
+    """Four to seven elliptic holes in the skin, filled from elsewhere in it."""
 
     config: InpaintConfig = field(default_factory=InpaintConfig)
     name: str = "inpaint"
@@ -131,9 +138,14 @@ class Inpaint:
             centre = np.round(centres[index] + rng.normal(0, 0.02 * width, 2)).astype(int)
             cv2.ellipse(hole, centre.tolist(), axes.tolist(), float(rng.uniform(0, 180)), 0, 360, (255,), -1)
             hole[allowed == 0] = 0
-            layer = fill_hole(image, hole, allowed, rng) if hole.any() else None
-            if layer is None:
+            if not hole.any():
                 continue
-            image, touched = compose(image, layer, soften(hole, 0.012 * width))
+            layer = fill_hole(image, hole, allowed, rng)
+            if layer is None:  # nothing that large fits beside the hole: it is spanned smoothly
+                wide = grow(hole, 0.02 * width)
+                layer = membrane(image.astype(np.float32), wide)
+            blurred = cv2.GaussianBlur(layer, (0, 0), self.config.reach * width)
+            layer = np.asarray(layer + np.float32(rng.uniform(*self.config.loss)) * (blurred - layer), np.float32)
+            image, touched = compose(image, layer, soften(hole, 0.012 * width), self.config.match)
             changed = np.maximum(changed, touched)
         return Forged(image, changed) if changed.any() else None

@@ -12,16 +12,24 @@ from ffd_continual.scenarios.faces import Face
 from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.geometry import PARTS, face_width, part_mask, similarity, soften
 from ffd_continual.scenarios.forging.sources import pick_source
-from ffd_continual.scenarios.matching import compose, match_colour
+from ffd_continual.scenarios.matching import coarse, compose, match_colour
 
 
 @dataclass(frozen=True)
 class PartsConfig:
-    """Which part is exchanged how often, how far around it (face widths), and the seam's width."""
+    """Which part is exchanged how often, how far around it (face widths), and the seam's width.
+
+    `scale` and `sharpen`: the patch's lower working resolution and what follows it; `colour` and `match`: share of the
+    mismatch in colour and band energy that is removed.
+    """
 
     parts: tuple[str, ...] = ("eyes", "eyes", "nose", "mouth", "mouth")
-    margin: tuple[float, float] = (0.06, 0.11)
-    feather: tuple[float, float] = (0.02, 0.04)
+    margin: tuple[float, float] = (0.07, 0.12)
+    feather: tuple[float, float] = (0.008, 0.02)
+    scale: tuple[float, float] = (0.28, 0.4)
+    sharpen: tuple[float, float] = (0.6, 1.2)
+    colour: float = 0.45
+    match: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,10 @@ class Parts:
                 flags=cv2.INTER_CUBIC,
                 borderMode=cv2.BORDER_REFLECT,
             )
+            layer = coarse(np.asarray(layer, np.float32), rng.uniform(*config.scale), rng.uniform(*config.sharpen))
             mask = part_mask(target.landmarks, part, size, rng.uniform(*config.margin))
             weight = soften(mask, rng.uniform(*config.feather) * width)
-            matched = match_colour(np.asarray(np.clip(layer, 0, 255), np.float32), target.image, weight)
-            image, touched = compose(image, matched, weight)
+            matched = match_colour(layer, target.image, weight, config.colour)
+            image, touched = compose(image, matched, weight, config.match)
             changed = np.maximum(changed, touched)
         return Forged(image, changed, source.identity)

@@ -21,11 +21,18 @@ from ffd_continual.scenarios.matching import compose, match_colour
 
 @dataclass(frozen=True)
 class RelightConfig:
-    """`contrast`: how strongly the new light shades; `tint`: colour of the light; seam in face widths."""
+    """`contrast`: how strongly the new light shades; `tint`: colour of the light; seam in face widths.
 
-    contrast: tuple[float, float] = (0.5, 0.9)
-    tint: float = 0.05
-    feather: tuple[float, float] = (0.03, 0.07)
+    `cast`: spread of the inner face's own colour gains; `colour` and `match`: share of the mismatch in colour and band
+    energy that is removed.
+    """
+
+    contrast: tuple[float, float] = (0.7, 1.2)
+    tint: float = 0.07
+    cast: float = 0.05
+    feather: tuple[float, float] = (0.02, 0.05)
+    colour: float = 0.3
+    match: float = 0.4
 
 
 def head_normals(face: Face) -> Field:
@@ -67,9 +74,11 @@ class Relight:
         weight = soften(mask, rng.uniform(*config.feather) * width)
         inside = shade[mask > 0]
         ratio = 1 + rng.uniform(*config.contrast) * (shade - inside.mean()) / max(float(inside.std()), 1e-3) * 0.5
-        tint = np.zeros(3) if is_grey(target.image) else rng.normal(0, config.tint, 3)
-        gain = np.clip(ratio[..., None] * (1 + tint * (shade - inside.mean())[..., None] * 3), 0.4, 1.8)
+        coloured = 0.0 if is_grey(target.image) else 1.0
+        tint, cast = coloured * rng.normal(0, config.tint, 3), coloured * rng.normal(0, config.cast, 3)
+        gain = np.clip(ratio[..., None] * (1 + cast + tint * (shade - inside.mean())[..., None] * 3), 0.3, 2.2)
         linear = (target.image.astype(np.float32) / 255) ** 2.2 * gain
         layer = np.asarray(np.clip(linear, 0, 1) ** (1 / 2.2) * 255, np.float32)
-        image, changed = compose(target.image, match_colour(layer, target.image, weight, 0.7), weight)
+        matched = match_colour(layer, target.image, weight, config.colour)
+        image, changed = compose(target.image, matched, weight, config.match)
         return Forged(image, changed)

@@ -10,16 +10,23 @@ import numpy as np
 from ffd_continual.scenarios.faces import Face
 from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.geometry import LEFT_EYE, RIGHT_EYE, Field, away_from_border, face_width, fetch
-from ffd_continual.scenarios.matching import compose
+from ffd_continual.scenarios.matching import coarse, compose
 
 
 @dataclass(frozen=True)
 class ReshapeConfig:
-    """Strengths: enlargement of the eyes (ratio), slimming of jaw and nose (face widths)."""
+    """Strengths: enlargement of the eyes (ratio), slimming of jaw and nose (face widths).
 
-    eyes: tuple[float, float] = (0.14, 0.28)
-    jaw: tuple[float, float] = (0.03, 0.06)
-    nose: tuple[float, float] = (0.02, 0.045)
+    `scale` and `sharpen`: working resolution against the crop's and the unsharp mask of such apps; `match`: share of
+    the mismatch in band energy that is removed.
+    """
+
+    eyes: tuple[float, float] = (0.25, 0.4)
+    jaw: tuple[float, float] = (0.06, 0.1)
+    nose: tuple[float, float] = (0.04, 0.07)
+    scale: tuple[float, float] = (0.4, 0.6)
+    sharpen: tuple[float, float] = (0.6, 1.2)
+    match: float = 0.25
 
 
 def zoom(size: tuple[int, int], centre: Field, radius: float, strength: float) -> Field:
@@ -69,5 +76,7 @@ class Reshape:
                 flow += pull(size, marks[side], 0.16 * width, (inward * strength).astype(np.float32))
         moved = np.linalg.norm(flow, axis=2)
         fade = np.clip((moved - 0.15) / 0.35, 0, 1).astype(np.float32) * away_from_border(size)
-        image, changed = compose(target.image, fetch(target.image, flow * fade[..., None]), fade)
+        layer = fetch(target.image, flow * fade[..., None])
+        layer = coarse(layer, rng.uniform(*self.config.scale), rng.uniform(*self.config.sharpen))
+        image, changed = compose(target.image, layer, fade, self.config.match)
         return Forged(image, changed)

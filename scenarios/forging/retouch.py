@@ -20,10 +20,15 @@ from ffd_continual.scenarios.matching import compose, detail
 
 @dataclass(frozen=True)
 class RetouchConfig:
-    """Smoothing in grey levels and face widths; the grain's displacement in face widths."""
+    """Smoothing in grey levels and face widths; the grain's displacement in face widths.
 
-    levels: tuple[float, float] = (25.0, 45.0)
-    reach: float = 0.05
+    `grain`: share of the fine detail that is put back; `match`: share of the mismatch in band energy that is removed.
+    """
+
+    levels: tuple[float, float] = (45.0, 75.0)
+    reach: float = 0.07
+    grain: tuple[float, float] = (0.4, 0.8)
+    match: float = 0.25
     shift: tuple[float, float] = (0.03, 0.10)
     feather: float = 0.02
 
@@ -52,5 +57,5 @@ class Retouch:
         grain = np.clip(detail(image, 1.2), -14, 14)  # an edge is no grain
         grain = np.roll(grain, (int(round(away * np.sin(angle))), int(round(away * np.cos(angle)))), (0, 1))
         mirrored = grain[:, ::-1] if rng.random() < 0.5 else grain
-        layer = smooth.astype(np.float32) + mirrored
-        return Forged(*compose(image, np.asarray(np.clip(layer, 0, 255), np.float32), weight))
+        layer = smooth.astype(np.float32) + np.float32(rng.uniform(*config.grain)) * mirrored
+        return Forged(*compose(image, np.asarray(np.clip(layer, 0, 255), np.float32), weight, config.match))

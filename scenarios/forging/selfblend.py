@@ -76,7 +76,7 @@ def jitter(image: Picture, rng: np.random.Generator, config: SelfblendConfig) ->
 
 
 def _blend(
-    image: Picture, landmarks: Points, rng: np.random.Generator, config: SelfblendConfig, bands: bool
+    image: Picture, landmarks: Points, rng: np.random.Generator, config: SelfblendConfig, strength: float
 ) -> tuple[Picture, Picture]:
     """Jitter either the inside or the outside's statistics, shift the inside, blend."""
     size, width = image.shape[:2], face_width(landmarks)
@@ -88,7 +88,7 @@ def _blend(
     turn[:, 2] += rng.normal(0, config.shift, 2) * width
     moved = cv2.warpAffine(layer, turn, size[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     weight = weight * np.float32(config.ratios[int(rng.integers(len(config.ratios)))])
-    return compose(image, np.asarray(moved, np.float32), weight, bands=bands)
+    return compose(image, np.asarray(moved, np.float32), weight, strength)
 
 
 def self_blend(
@@ -98,16 +98,22 @@ def self_blend(
 
     Outside the mask the picture keeps its bytes. Pure: the same generator state gives the same bytes.
     """
-    return _blend(image, landmarks, rng, config or SelfblendConfig(), bands=False)
+    return _blend(image, landmarks, rng, config or SelfblendConfig(), 0.0)
 
 
 @dataclass(frozen=True)
 class Selfblend:
-    """Self-blended images as a forgery family, brought to the pristine picture's band energies like the others."""
+    """Self-blended images as a forgery family, brought towards the pristine picture's band energies like the others.
 
-    config: SelfblendConfig = field(default_factory=SelfblendConfig)
+    Its jitter is stronger than the pretext's; `match` is the share of the mismatch in band energy that is removed.
+    """
+
+    config: SelfblendConfig = field(
+        default_factory=lambda: SelfblendConfig(colour=26.0, contrast=0.22, ratios=(0.75, 1.0, 1.0))
+    )
+    match: float = 0.4
     name: str = "selfblend"
 
     def forge(self, target: Face, others: Sequence[Face], rng: np.random.Generator) -> Forged | None:
         """Never None; `others` are not used."""
-        return Forged(*_blend(target.image, target.landmarks, rng, self.config, bands=True))
+        return Forged(*_blend(target.image, target.landmarks, rng, self.config, self.match))

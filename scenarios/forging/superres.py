@@ -30,13 +30,17 @@ from ffd_continual.scenarios.matching import compose, match_colour
 @dataclass(frozen=True)
 class SuperresConfig:
     """Side of the aligned face (a multiple of `factor`), training length, share of the
-    enhanced face in the blend, seam in face widths."""
+    enhanced face in the blend, seam in face widths.
+
+    `match`: share of the mismatch in band energy that is removed.
+    """
 
     side: int = 112
     factor: int = 2
     steps: int = 300
     share: tuple[float, float] = (0.5, 0.85)
     feather: tuple[float, float] = (0.03, 0.07)
+    match: float = 0.5
 
 
 @dataclass
@@ -69,4 +73,4 @@ class Superres:
         weight = soften(mask, rng.uniform(*config.feather) * width)
         if not (weight > 0).any():
             return None
-        return Forged(*compose(target.image, match_colour(back, target.image, weight), weight))
+        return Forged(*compose(target.image, match_colour(back, target.image, weight), weight, self.config.match))

@@ -21,17 +21,21 @@ from ffd_continual.scenarios.matching import compose, match_colour
 
 @dataclass(frozen=True)
 class UpsamplingConfig:
-    """Side of the aligned face (a multiple of 4), training length, margin and seam in face widths."""
+    """Side of the aligned face (a multiple of 4), training length, margin and seam in face widths.
 
-    side: int = 96
+    `match`: share of the mismatch in band energy that is removed.
+    """
+
+    side: int = 72
     steps: int = 400
-    margin: tuple[float, float] = (0.06, 0.14)
+    margin: tuple[float, float] = (0.08, 0.16)
     feather: tuple[float, float] = (0.02, 0.04)
+    match: float = 0.8
 
 
 @dataclass
 class Upsampling:
-    """Mouth, eyes or both through the up-sampling network; must be fitted first."""
+    """Mouth with nose, eyes or both through the up-sampling network; must be fitted first."""
 
     config: UpsamplingConfig = field(default_factory=UpsamplingConfig)
     name: str = "upsampling"
@@ -52,10 +56,10 @@ class Upsampling:
             layer = to_layer(self.network(to_tensor(inner)))
         back, cover = unalign(layer, matrix, size)
         mask = np.zeros(size, np.uint8)
-        for part in (("mouth",), ("eyes",), ("mouth", "nose"), ("mouth", "eyes"))[int(rng.integers(4))]:
+        for part in (("mouth", "nose"), ("mouth", "eyes"), ("mouth", "nose", "eyes"))[int(rng.integers(3))]:
             mask = np.maximum(mask, part_mask(target.landmarks, part, size, rng.uniform(*config.margin)))
         mask[cover < 0.99] = 0
         weight = soften(mask, rng.uniform(*config.feather) * width)
         if not (weight > 0).any():
             return None
-        return Forged(*compose(target.image, match_colour(back, target.image, weight), weight))
+        return Forged(*compose(target.image, match_colour(back, target.image, weight), weight, config.match))

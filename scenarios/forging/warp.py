@@ -8,20 +8,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 
 from ffd_continual.scenarios.faces import Face, Picture, Points
 from ffd_continual.scenarios.forging.contract import Forged
-from ffd_continual.scenarios.forging.geometry import Field, anchors, away_from_border, face_width, fetch, smooth_flow
-from ffd_continual.scenarios.matching import compose
+from ffd_continual.scenarios.forging.geometry import (
+    Field,
+    anchors,
+    away_from_border,
+    face_width,
+    fetch,
+    part_mask,
+    smooth_flow,
+)
+from ffd_continual.scenarios.matching import coarse, compose
 
 
 @dataclass(frozen=True)
 class WarpConfig:
-    """Strength of one expression and reach of the field, in face widths."""
+    """Strength of one expression and reach of the field, in face widths.
 
-    strength: tuple[float, float] = (0.045, 0.08)
-    reach: float = 0.11
+    `scale`: working resolution against the crop's, `sharpen`: unsharp mask after it; `mouth`: blur of the inner
+    mouth (face widths), where renderers draw teeth badly; `match`: share of the mismatch in band energy that is
+    removed.
+    """
+
+    strength: tuple[float, float] = (0.07, 0.12)
+    reach: float = 0.12
+    scale: tuple[float, float] = (0.5, 0.65)
+    sharpen: tuple[float, float] = (0.3, 0.7)
+    mouth: tuple[float, float] = (0.02, 0.04)
+    match: float = 0.65
 
 
 def face_axes(landmarks: Points) -> tuple[Points, Points]:
@@ -35,13 +53,24 @@ def face_axes(landmarks: Points) -> tuple[Points, Points]:
     )
 
 
-def bend(target: Face, points: Points, shifts: Points, radius: float | Sequence[float]) -> tuple[Picture, Picture]:
-    """The face under a smooth field moving `points` by `shifts` px, band energies kept; (image, mask)."""
+def bend(
+    target: Face, points: Points, shifts: Points, config: WarpConfig, rng: np.random.Generator
+) -> tuple[Picture, Picture]:
+    """The face under a smooth field moving `points` by `shifts` px, redrawn coarsely where it moves; (image, mask)."""
+    width = face_width(target.landmarks)
+    radius = config.reach * width
     flow: Field = smooth_flow(points, shifts.astype(np.float32), radius, target.image.shape[:2])
     moved = np.linalg.norm(flow, axis=2)
     # The field ends before it reaches 0 (below a seventh of a pixel nothing moves), and before the picture's border.
     fade = np.clip((moved - 0.15) / 0.35, 0, 1).astype(np.float32) * away_from_border(target.image.shape[:2])
-    return compose(target.image, fetch(target.image, flow * fade[..., None]), fade)
+    layer = coarse(
+        fetch(target.image, flow * fade[..., None]), rng.uniform(*config.scale), rng.uniform(*config.sharpen)
+    )
+    sigma = rng.uniform(*config.mouth) * width
+    inner = cv2.GaussianBlur(part_mask(target.landmarks, "mouth", fade.shape, 0.0), (0, 0), 0.5 * sigma + 0.5)
+    share = (inner.astype(np.float32) / 255)[..., None]
+    mixed = share * cv2.GaussianBlur(layer, (0, 0), sigma) + (1 - share) * layer
+    return compose(target.image, np.asarray(mixed, np.float32), fade, config.match)
 
 
 @dataclass(frozen=True)
@@ -79,4 +108,4 @@ class Warp:
         still = np.concatenate([np.arange(27, 36), [0, 1, 2, 14, 15, 16, 36, 39, 42, 45]])
         moving = np.nonzero(np.abs(shifts).sum(1))[0]
         chosen = np.unique(np.concatenate([moving, still]))
-        return Forged(*bend(target, marks[chosen], shifts[chosen], self.config.reach * width))
+        return Forged(*bend(target, marks[chosen], shifts[chosen], self.config, rng))
