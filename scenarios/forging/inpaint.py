@@ -2,7 +2,7 @@
 
 Shift-map filling (Pritch et al., ICCV 2009; here one shift a region): of many displacements of the face onto itself,
 plain or mirrored, the one whose surroundings agree best with the hole's, then a membrane that takes away the difference
-at the rim.
+at the rim. Holes too large for that are spanned by the membrane alone. Either way texture is lost, as in real fillings.
 """
 
 from __future__ import annotations
@@ -142,8 +142,10 @@ class Inpaint:
                 continue
             layer = fill_hole(image, hole, allowed, rng)
             if layer is None:  # nothing that large fits beside the hole: it is spanned smoothly
-                wide = grow(hole, 0.02 * width)
-                layer = membrane(image.astype(np.float32), wide)
+                skin = (allowed > 0) & (grow(hole, 0.02 * width) == 0)
+                if int(skin.sum()) < MIN_RIM:
+                    continue
+                layer = membrane(image.astype(np.float32), np.where(skin, 0, 255).astype(np.uint8))
             blurred = cv2.GaussianBlur(layer, (0, 0), self.config.reach * width)
             layer = np.asarray(layer + np.float32(rng.uniform(*self.config.loss)) * (blurred - layer), np.float32)
             image, touched = compose(image, layer, soften(hole, 0.012 * width), self.config.match)

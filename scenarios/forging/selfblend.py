@@ -109,7 +109,7 @@ class Selfblend:
     """
 
     config: SelfblendConfig = field(
-        default_factory=lambda: SelfblendConfig(colour=26.0, contrast=0.22, ratios=(0.75, 1.0, 1.0))
+        default_factory=lambda: SelfblendConfig(colour=20.0, contrast=0.2, ratios=(0.75, 1.0, 1.0))
     )
     match: float = 0.4
     name: str = "selfblend"

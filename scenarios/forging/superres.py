@@ -1,7 +1,7 @@
 """Super-resolution face: the inner face made small and redrawn by a sub-pixel network, as face enhancers do.
 
 Enhancers (ESPCN's descendants) are run over most deepfakes; their invented detail is the trace, not its amount: the
-band energies are brought to the pristine ones.
+band energies are brought towards the pristine ones.
 """
 
 from __future__ import annotations

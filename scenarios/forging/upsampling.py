@@ -26,8 +26,8 @@ class UpsamplingConfig:
     `match`: share of the mismatch in band energy that is removed.
     """
 
-    side: int = 72
-    steps: int = 400
+    side: int = 96
+    steps: int = 450
     margin: tuple[float, float] = (0.08, 0.16)
     feather: tuple[float, float] = (0.02, 0.04)
     match: float = 0.8

@@ -15,7 +15,7 @@ from ffd_continual.scenarios.forging.geometry import (
     soften,
 )
 from ffd_continual.scenarios.forging.inpaint import membrane
-from ffd_continual.scenarios.matching import compose, luminance, match_bands, match_colour, split_bands
+from ffd_continual.scenarios.matching import coarse, compose, luminance, match_bands, match_colour, split_bands
 
 
 def texture(seed: int, size: int = 96, colour: bool = True) -> np.ndarray:
@@ -97,6 +97,38 @@ def test_bands_add_up_and_are_matched_both_ways() -> None:
     assert abs(fine(match_bands(dull, sharp, weight)) / fine(sharp) - 1) < 0.2
     assert abs(fine(match_bands(sharp, dull, weight)) / fine(dull) - 1) < 0.2
     assert fine(dull) / fine(sharp) < 0.4
+
+
+def test_strength_is_the_share_of_the_mismatch_that_goes() -> None:
+    """In decibels of fine energy for bands, in grey levels for colour."""
+    target, weight = texture(8), disc()
+    soft = target - 0.5 * sum(split_bands(target.astype(np.float32))[:3])
+    inside = weight > 0.9
+
+    def mismatch(strength: float) -> float:
+        image, _ = compose(target, np.asarray(soft, np.float32), weight, strength)
+        fine = [split_bands(one.astype(np.float32))[0][inside] for one in (image, target)]
+        return float(np.log((fine[0] ** 2).mean() / (fine[1] ** 2).mean()))
+
+    none, half, full = (mismatch(strength) for strength in (0.0, 0.5, 1.0))
+    assert none < -0.8
+    assert 0.35 < half / none < 0.65
+    assert abs(full / none) < 0.15
+    dark = np.asarray(target * 0.6, np.float32)
+    gap = lambda strength: float((target - match_colour(dark, target, weight, strength))[inside].mean())  # noqa: E731
+    assert abs(gap(0.5) / gap(0.0) - 0.5) < 0.12
+    assert abs(gap(1.0)) < 0.15 * gap(0.0)
+
+
+def test_coarse_loses_fine_detail_and_keeps_the_rest() -> None:
+    layer = texture(9).astype(np.float32)
+    fine = lambda one: float((split_bands(one)[0] ** 2).mean())  # noqa: E731
+    soft, sharp = coarse(layer, 0.4), coarse(layer, 0.4, 1.0)
+    assert fine(soft) < 0.2 * fine(layer)
+    assert fine(sharp) > 1.5 * fine(soft)
+    assert abs(soft.mean() - layer.mean()) < 0.5
+    flat = np.full((40, 50, 3), 90.0, np.float32)
+    np.testing.assert_allclose(coarse(flat, 0.37, 0.8), flat, atol=1e-3)
 
 
 def test_compose_leaves_bytes_outside_and_keeps_grey_grey() -> None:
