@@ -66,9 +66,8 @@ def _keep(config: RunConfig, learner: Learner, sources: Sources, cache: Path, de
         assert made is not None
         return made
 
-    table, blend = sources.table, "pseudo" in sources.needs
-    key = f"{type(learner).__name__}|{learner.frozen_key()}|{config.train.threads}"
-    kept = keep_features(table, config.views, config.train.kept_views, frozen, key, cache, blend)
+    key = f"{learner.frozen_key()}|{config.train.threads}"
+    kept = keep_features(sources.table, config.views, config.train.kept_views, frozen, key, cache)
     learner.train()
     return kept
 

@@ -102,15 +102,14 @@ def keep_features(
     frozen: Callable[[Tensor], Tensor],
     frozen_key: str,
     cache: Path,
-    blend: bool,
 ) -> Kept:
     """Compute or read the kept features of a table. `frozen_key` names the frozen layers and their weights."""
     train = (table.rows["stream"] == "train").to_numpy()
     real = (table.rows["label"] == 0).to_numpy()
     slots = np.unique(table.slot[train])
     usable = np.asarray(np.isfinite(np.asarray(table.landmarks)).all((1, 2)))
-    reals = np.unique(table.slot[train & real & usable[table.slot]]) if blend else np.zeros(0, np.int64)
-    digest = hashlib.sha256(f"{views}|{count}|{frozen_key}|{blend}|{table.size}".encode())
+    reals = np.unique(table.slot[train & real & usable[table.slot]])
+    digest = hashlib.sha256(f"{views}|{count}|{frozen_key}|{table.size}".encode())
     digest.update(slots.tobytes() + reals.tobytes())
     for start in range(0, len(table.pictures), 4096):
         digest.update(np.ascontiguousarray(table.pictures[start : start + 4096]).tobytes())

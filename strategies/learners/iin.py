@@ -33,7 +33,7 @@ from ffd_continual.strategies.learners.iin_losses import (
 )
 from ffd_continual.strategies.learners.inter import InterModule, InterOutput, IntraModule, follow, slow_copy
 from ffd_continual.strategies.learners.routing import Router
-from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig, level_statistics
+from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ class IIN(Learner):
         self.config = config
         self.trunk = Trunk(config.trunk)
         self.trunk.high = nn.Sequential()
-        maps = self.trunk.levels(torch.zeros(2, 3, 96, 96))
-        statistics = level_statistics(maps).shape[1]
-        self.channels = [m.shape[1] for m in maps]
+        self.channels = self.trunk.level_channels
+        statistics = 3 * sum(self.channels)
         self.route_features = 3 * sum(self.channels[:2])
         share = config.trace_share if config.ftmm else 0.0
         self.standard = Standardise(statistics)
@@ -128,23 +127,17 @@ class IIN(Learner):
     # What never changes -----------------------------------------------------------------------------------------
 
     def frozen(self, images: Tensor) -> Tensor:
-        """Statistics of all frozen levels, then the two last levels' maps at the finer one's size: (B, F')."""
-        levels = self.trunk.levels(images)
-        side = (levels[-2].shape[-2], levels[-2].shape[-1])
-        maps = [F.adaptive_avg_pool2d(levels[-2], side), F.interpolate(levels[-1], size=side, mode="nearest")]
-        return torch.cat([level_statistics(levels), *(m.flatten(1) for m in maps)], dim=1)
+        """What the trunk's frozen stages say (B, F')."""
+        return self.trunk.still(images)
 
     def frozen_key(self) -> str:
         """The trunk's weights."""
-        return f"statistics+maps|{self.trunk.key()}"
+        return self.trunk.key()
 
     def _split(self, frozen: Tensor) -> tuple[Tensor, Tensor]:
-        """`frozen` as statistics (B, F) and maps (B, C, H, W)."""
-        count = self.rebuild.out_features
-        statistics, flat = frozen[:, :count], frozen[:, count:]
-        channels = sum(self.channels[-2:])
-        side = round((flat.shape[1] / channels) ** 0.5)
-        return self.standard(statistics), flat.view(len(flat), channels, side, side)
+        """`frozen` as standardised statistics (B, F) and maps (B, C, H, W)."""
+        statistics, maps = self.trunk.unpack(frozen, self.channels)
+        return self.standard(statistics), maps
 
     def meet(self, faces: Iterable[Batch]) -> None:
         """The first faces ever met give the scale of the statistics."""

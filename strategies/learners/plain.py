@@ -1,7 +1,7 @@
 """The plain learner: a timm backbone, pooling and one logit, trained by binary cross-entropy.
 
-`pooling: mean` is the baseline of every paper of the field (Roessler et al., ICCV 2019, with Xception): later stages are
-fine-tuned and averaged. `pooling: statistics` leaves the backbone frozen and puts a small network on the statistics
+`pooling: mean` is the baseline of every paper of the field (Roessler et al., ICCV 2019, with Xception): later stages
+are fine-tuned and averaged. `pooling: statistics` leaves the backbone frozen and puts a small network on the statistics
 of its stages: better on some hundred people, and fast. Axes: B faces, F frozen features, D features.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Losses, Output, split_decay
-from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig, level_statistics
+from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Plain(Learner):
         self.still = config.pooling == "statistics"
         if self.still:
             self.trunk.high = nn.Sequential()
-            count = self._frozen(torch.zeros(2, 3, 96, 96)).shape[1]
+            self.channels = self.trunk.level_channels
+            count = 3 * sum(self.channels)
             self.standard = Standardise(count)
             self.squeeze = nn.Linear(count, config.features)
             self.head = nn.Linear(config.features, 1)
@@ -63,31 +64,31 @@ class Plain(Learner):
         """Self-blended faces, when they are switched on."""
         return frozenset({"pseudo"}) if self.config.pseudo > 0 else frozenset()
 
-    def _frozen(self, images: Tensor) -> Tensor:
-        return level_statistics(self.trunk.levels(images))
-
     def frozen(self, images: Tensor) -> Tensor | None:
-        """Statistics (B, F) with pooling=statistics; nothing is frozen to the end otherwise."""
-        return self._frozen(images) if self.still else None
+        """What the trunk's frozen stages say, with pooling=statistics; nothing is frozen to the end otherwise."""
+        return self.trunk.still(images) if self.still else None
+
+    def _statistics(self, frozen: Tensor) -> Tensor:
+        return self.trunk.unpack(frozen, self.channels)[0]
 
     def frozen_key(self) -> str:
         """The trunk's configuration and weights."""
-        return f"statistics|{self.trunk.key()}"
+        return self.trunk.key()
 
     def meet(self, faces: Iterable[Batch]) -> None:
         """The first faces ever met give the scale of the statistics."""
         if self.still and not bool(self.standard.met):
-            self.standard.meet(torch.cat([self.seen(batch) for batch in faces]))
+            self.standard.meet(torch.cat([self._statistics(self.seen(batch)) for batch in faces]))
 
     def judge(self, frozen: Tensor) -> Output:
-        """Frozen statistics (B, F) to an Output."""
-        hidden = self.squeeze(F.dropout(self.standard(frozen), self.config.dropout, self.training))
+        """What the frozen stages said to an Output."""
+        hidden = self.squeeze(F.dropout(self.standard(self._statistics(frozen)), self.config.dropout, self.training))
         return Output(z=self.head(torch.relu(hidden)).squeeze(1), features={"common": hidden})
 
     def forward(self, images: Tensor) -> Output:
         """(B, 3, S, S) to logit and the feature "common" (B, D)."""
         if self.still:
-            return self.judge(self._frozen(images))
+            return self.judge(self.trunk.still(images))
         feature = self.trunk(images).mean((2, 3))
         z = self.head(F.dropout(feature, self.config.dropout, self.training)).squeeze(1)
         return Output(z=z, features={"common": feature})

@@ -16,6 +16,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffd_continual.scenarios.errors import FFDError
@@ -166,6 +167,27 @@ class Trunk(nn.Module):
             return x
         with torch.no_grad():
             return self.low(x)  # type: ignore[no-any-return]
+
+    def still(self, images: Tensor) -> Tensor:
+        """All that the frozen stages say: level statistics (B, F), then the two last levels' maps at the finer one's
+        size, flattened; `unpack` takes them apart. One layout for every learner, so that kept features are shared."""
+        levels = self.levels(images)
+        side = (levels[-2].shape[-2], levels[-2].shape[-1])
+        maps = [levels[-2], F.interpolate(levels[-1], size=side, mode="nearest")]
+        return torch.cat([level_statistics(levels), *(m.flatten(1) for m in maps)], dim=1)
+
+    @property
+    def level_channels(self) -> list[int]:
+        """Channels C_l of `levels`."""
+        return [m.shape[1] for m in self.levels(torch.zeros(1, 3, 64, 64))]
+
+    @staticmethod
+    def unpack(still: Tensor, channels: list[int]) -> tuple[Tensor, Tensor]:
+        """`still` as statistics (B, 3 * sum C_l) and maps (B, C, H, W), C of the two last levels."""
+        count, depth = 3 * sum(channels), sum(channels[-2:])
+        flat = still[:, count:]
+        side = round((flat.shape[1] / depth) ** 0.5)
+        return still[:, :count], flat.reshape(len(flat), depth, side, side)
 
     def key(self) -> str:
         """Names the frozen stages by their weights: 16 hex digits."""

@@ -16,7 +16,7 @@ from ffd_continual.load import learner_class, strategy_class
 from ffd_continual.strategies.template import FaceStrategy
 
 TINY = {
-    "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2},
+    "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4},
     "features": 16,
     "queue": 64,
     "exemplars": 8,
