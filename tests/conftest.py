@@ -58,7 +58,12 @@ def tiny_config(tiny_faces: Path) -> dict[str, object]:
     return {
         "name": "tiny",
         "scenario": {"data": str(tiny_faces), "order": ["alpha", "beta"], "unseen": ["gamma"], "size": 48},
-        "learner": {"name": "iin", "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4}, "features": 16, "queue": 64},
+        "learner": {
+            "name": "iin",
+            "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4},
+            "features": 16,
+            "queue": 64,
+        },
         "strategy": {"name": "iin", "exemplars": 8},
         "train": {"steps": 6, "batch": 12, "threads": 1, "eval_batch": 32, "device": "cpu"},
         "evaluation": {"bootstrap": 50, "samples": 1, "controls": False},
