@@ -50,7 +50,7 @@ class IINConfig:
     decouple: bool = True
     ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
     routing: bool = True  # off: all intra-modules weigh the same, whatever the face
-    common_weight: float = 1.0  # a
+    common_weight: float = 0.3  # a
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
     slow_judge: bool = True  # the slow copy judges
