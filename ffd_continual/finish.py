@@ -28,7 +28,9 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
     predictions = pd.concat([pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
     samples = config.evaluation.bootstrap
-    matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed)
+    # Pictures without videos have one level: the other would repeat every figure.
+    levels = ("frame", "video") if (predictions["video"].fillna("") != "").any() else ("frame",)
+    matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed, levels=levels)
     write_table(folder.path / "matrix.parquet", matrix)
     self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)})
     summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=config.seed)
