@@ -194,7 +194,9 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
         threshold = float(cuts.iloc[0]) if len(cuts) else None
         name = next((c for c in ("path", "row") if c in predictions.columns and predictions[c].notna().all()), None)
         faces = int(predictions[name].nunique()) if name else 0
-        named = predictions[predictions["video"].fillna("") != ""] if "video" in predictions.columns else predictions[:0]
+        named = (
+            predictions[predictions["video"].fillna("") != ""] if "video" in predictions.columns else predictions[:0]
+        )
         if named.duplicated([*KEYS, "label", "video"]).any():
             videos = summarise_with_ci(predictions, order, self_made, "video", samples=samples, seed=seed)
     else:

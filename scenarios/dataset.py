@@ -146,7 +146,8 @@ def _kept_batch(sources: Sources, kept: Kept, request: Request) -> Batch:
     return _batch(
         sources, index, none, shares(kept.masks[place, view]) if masked else none,
         table.mask_known[slots] if masked else unknown, none, unknown, none, none,
-        shares(kept.blended_masks[real, blend]) if blended else none, (real >= 0) if blended else unknown, none, unknown,
+        shares(kept.blended_masks[real, blend]) if blended else none, (real >= 0) if blended else unknown,
+        none, unknown,
         kept.viewed[place, view].astype(np.float32),
         kept.viewed[place, second].astype(np.float32) if "view2" in needs else none,
         kept.blended[real, blend].astype(np.float32) if blended else none,

