@@ -25,11 +25,11 @@ from ffd_continual.finish import finish_run
 from ffd_continual.matrix import UNTRAINED
 from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
 from ffd_continual.samples import write_samples
-from ffd_continual.saving import SafePoints, restore, state_of
+from ffd_continual.saving import SafePoints, latest_safe_point, restore, state_of
 from ffd_continual.scalars import ScalarLog
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.strategy import Rows
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.template import FaceStrategy, LossError, place
 
 
 @dataclass
@@ -130,7 +130,12 @@ def _load(parts: Parts, path: Path) -> None:
 def _learn(agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int, begun: int, clock: _Clock) -> None:
     began = time.monotonic()
     agent.position = (experience, begun)
-    agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
+    try:
+        agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
+    except LossError as error:
+        good = latest_safe_point(folder.safe_points, experience) or folder.after(experience - 1)
+        kept = f"The last good checkpoint is {good}." if good.is_dir() else "No checkpoint was written before."
+        raise FFDError(f"{error} {kept}") from error
     state = state_of(parts.learner, parts.keeper, (experience + 1, 0), agent.config.threads)
     save_checkpoint(folder.after(experience), state)
     shutil.rmtree(folder.safe_points, ignore_errors=True)

@@ -34,10 +34,12 @@ class Learner(nn.Module):
     """Base of all learners. Subclasses set `config_type`, build themselves from (config, context), and grow."""
 
     config_type: ClassVar[type[Any]]
+    met: ClassVar[int] = 256  # about so many faces are shown to `meet`; 0: all of the pool and the memory
 
     def __init__(self) -> None:
         super().__init__()
         self.growth: list[str] = []
+        self.progress = 0.0  # share of the experience's steps that are done, set before every step
 
     @property
     def needs(self) -> frozenset[str]:

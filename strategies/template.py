@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import BatchDataset, Sources, plain_batch
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Losses, Output, two_logits
 from ffd_continual.strategies.plan import StepPlan
 from ffd_continual.strategies.strategy import Rows, Strategy
@@ -37,7 +38,10 @@ class TrainConfig:
     batch: int = 32  # faces a step, replayed ones included
     lr: float = 1e-3  # of new layers; learners scale it for pretrained ones
     weight_decay: float = 1e-4
-    warmup: float = 0.1  # share of an experience's steps; then a cosine to zero
+    optimizer: str = "adamw"  # "adamw", "adam", "sgd" (momentum 0.9)
+    warmup: float = 0.1  # share of an experience's steps in which the rate rises
+    schedule: str = "cosine"  # after the warm-up: "cosine" to zero, "constant", "steps" (a tenth at each of decay_at)
+    decay_at: tuple[float, ...] = ()  # shares of an experience's steps, with schedule "steps"
     clip: float = 5.0  # largest norm of the gradient, 0 for none
     accumulate: int = 1  # micro-batches a step (the batch is cut into so many)
     bf16: bool = False  # autocast; slower than float32 on most CPUs
@@ -48,12 +52,33 @@ class TrainConfig:
     device: str = "auto"  # "auto", "cpu", "cuda"
 
 
-MET = 256  # about so many training faces are shown to a learner as an experience begins
+class LossError(FFDError):
+    """Training met a loss or a gradient that is no number; the weights are still those of the step before."""
 
 
 def fork_seeded(*key: int) -> int:
     """A torch seed that is a pure function of its key."""
     return int(np.random.SeedSequence([k & 0xFFFFFFFF for k in key]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def rate_scale(config: TrainConfig, step: int) -> float:
+    """What the learning rates are multiplied by at one step of an experience, in 0..1."""
+    rise = min(1.0, (step + 1) / max(1.0, config.warmup * config.steps))
+    if config.schedule == "cosine":
+        return rise * 0.5 * (1.0 + math.cos(math.pi * step / config.steps))
+    return rise * 0.1 ** sum(step >= at * config.steps for at in config.decay_at)
+
+
+def check_training(config: TrainConfig) -> None:
+    """Raise FFDError on an optimizer or a schedule that is not known."""
+    for key, value, known in (
+        ("optimizer", config.optimizer, ("adamw", "adam", "sgd")),
+        ("schedule", config.schedule, ("cosine", "constant", "steps")),
+    ):
+        if value not in known:
+            raise FFDError(f"train.{key} must be one of {', '.join(known)}, not {value!r}.")
+    if (config.schedule == "steps") != bool(config.decay_at):
+        raise FFDError("train.decay_at and train.schedule=steps belong together: give both or neither.")
 
 
 def place(learner: Learner, device: torch.device) -> Learner:
@@ -76,6 +101,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         device: torch.device,
         plugins: Sequence[SupervisedPlugin] = (),
     ):
+        check_training(config)
         super().__init__(
             model=learner,
             optimizer=torch.optim.AdamW([nn.Parameter(torch.zeros(1))]),
@@ -133,9 +159,10 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(fork_seeded(self.sources.seed, experience, 7))
                 learner.begin(name)
-                pool = self.keeper.pool(experience)
+                pool = np.concatenate([self.keeper.pool(experience), self.keeper.remembered()])
+                shown = pool[:: max(1, len(pool) // learner.met)] if learner.met else pool
                 with torch.no_grad():
-                    learner.meet(self.faces(pool[:: max(1, len(pool) // MET)]))
+                    learner.meet(self.faces(shown))
         return place(learner, self.device)
 
     def experience_name(self, experience: int) -> str:
@@ -144,9 +171,13 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         return str(self.sources.table.rows["experience"].iloc[row])
 
     def make_optimizer(self, **kwargs: Any) -> None:
-        """AdamW over the learner's groups; its state does not outlive an experience."""
+        """The configured optimizer over the learner's groups; its state does not outlive an experience."""
         groups = self.learner.param_groups(self.config.lr, self.config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.config.lr)
+        if self.config.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(groups, lr=self.config.lr, momentum=0.9)
+        else:
+            kind = torch.optim.Adam if self.config.optimizer == "adam" else torch.optim.AdamW
+            self.optimizer = kind(groups, lr=self.config.lr)
         self.learning_rates = [group["lr"] for group in self.optimizer.param_groups]
 
     # One step ---------------------------------------------------------------------------------------------------
@@ -157,8 +188,8 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     def _before_training_iteration(self, **kwargs: Any) -> None:
         experience, step = self.position
         torch.manual_seed(fork_seeded(self.sources.seed, experience, step, 11))
-        warm = max(1.0, self.config.warmup * self.config.steps)
-        scale = min(1.0, (step + 1) / warm) * 0.5 * (1.0 + math.cos(math.pi * step / self.config.steps))
+        self.learner.progress = step / self.config.steps
+        scale = rate_scale(self.config, step)
         for group, lr in zip(self.optimizer.param_groups, self.learning_rates, strict=True):
             group["lr"] = lr * scale
         super()._before_training_iteration(**kwargs)
@@ -176,7 +207,17 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         """Training: the sum of the named losses. Evaluation: cross-entropy on [0, z]."""
         if not self.is_training:
             return self._criterion(self.mb_output, self.mb_y)  # type: ignore[no-any-return]
+        for term, loss in self.losses.items():
+            if not bool(torch.isfinite(loss)):
+                self._no_number(f"loss {term!r} is {float(loss)}")
         return torch.stack([loss.float() for loss in self.losses.values()]).sum()
+
+    def _no_number(self, what: str) -> None:
+        experience, step = self.position
+        raise LossError(
+            f"learner {type(self.learner).__module__.rpartition('.')[2]}: {what} at step {step} of experience "
+            f"{experience} ({self.experience_name(experience)}). A smaller train.lr, or a weight of that term, may help."
+        )
 
     def training_epoch(self, **kwargs: Any) -> None:
         """One pass over the steps of an experience: Avalanche's loop, with micro-batches."""
@@ -199,9 +240,10 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
                 self.backward()
                 self._after_backward(**kwargs)
             self._before_update(**kwargs)
-            if self.config.clip:
-                trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-                nn.utils.clip_grad_norm_(trained, self.config.clip)
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(trained, self.config.clip or math.inf)
+            if not bool(torch.isfinite(norm)):
+                self._no_number(f"the gradient of the sum of {', '.join(self.losses)} is {float(norm)}")
             self.optimizer_step()
             self._after_update(**kwargs)
             self.position = (self.position[0], self.position[1] + 1)
