@@ -214,9 +214,10 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
 
     def _no_number(self, what: str) -> None:
         experience, step = self.position
+        learner = type(self.learner).__module__.rpartition(".")[2]
         raise LossError(
-            f"learner {type(self.learner).__module__.rpartition('.')[2]}: {what} at step {step} of experience "
-            f"{experience} ({self.experience_name(experience)}). A smaller train.lr, or a weight of that term, may help."
+            f"learner {learner}: {what} at step {step} of experience {experience} ({self.experience_name(experience)}). "
+            "A smaller train.lr, or a smaller weight of that term, may help."
         )
 
     def training_epoch(self, **kwargs: Any) -> None:
