@@ -216,8 +216,8 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         experience, step = self.position
         learner = type(self.learner).__module__.rpartition(".")[2]
         raise LossError(
-            f"learner {learner}: {what} at step {step} of experience {experience} ({self.experience_name(experience)}). "
-            "A smaller train.lr, or a smaller weight of that term, may help."
+            f"learner {learner}: {what} at step {step} of experience {experience} "
+            f"({self.experience_name(experience)}). A smaller train.lr, or a smaller weight of that term, may help."
         )
 
     def training_epoch(self, **kwargs: Any) -> None:
