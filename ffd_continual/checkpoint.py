@@ -68,25 +68,39 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         ) from error
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read a checkpoint. Raises FFDError when it is of another format, cut short, or not one."""
+def broken(folder: Path, cause: object) -> FFDError:
+    """What to say of a checkpoint that cannot be used."""
+    return FFDError(
+        f"{folder} is not a whole checkpoint ({cause}). Delete that folder and `ffd resume` again: "
+        "the run goes on from the one before."
+    )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """A checkpoint's JSON alone. Raises FFDError as `load_checkpoint`."""
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        if not isinstance(meta, dict):
-            raise ValueError(f"{META} holds no mapping")
-        found = meta.pop("format", None)
-        if found != FORMAT:
-            raise FFDError(
-                f"{folder} is a checkpoint of format {found}, this version reads format {FORMAT}. "
-                "Use the version that wrote it (environment.json names it), or start a new run."
-            )
+    except (OSError, ValueError) as error:
+        raise broken(folder, error) from error
+    if not isinstance(meta, dict):
+        raise broken(folder, f"{META} holds no mapping")
+    found = meta.pop("format", None)
+    if found != FORMAT:
+        raise FFDError(
+            f"{folder} is a checkpoint of format {found}, this version reads format {FORMAT}. "
+            "Use the version that wrote it (environment.json names it), or start a new run."
+        )
+    return meta
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint. Raises FFDError when it is of another format, cut short, or not one."""
+    meta = read_meta(folder)
+    try:
         with safe_open(folder / TENSORS, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, ValueError, SafetensorError) as error:
-        raise FFDError(
-            f"{folder} is not a whole checkpoint ({error}). Delete that folder and `ffd resume` again: "
-            "the run goes on from the one before."
-        ) from error
+        raise broken(folder, error) from error
     return Checkpoint(tensors, meta)
 
 

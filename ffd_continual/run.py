@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from ffd_continual.assemble import Parts, assemble
-from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
+from ffd_continual.checkpoint import Checkpoint, load_checkpoint, read_meta, save_checkpoint
 from ffd_continual.config import RunConfig
 from ffd_continual.detector import calibrated, judge
 from ffd_continual.finish import finish_run
@@ -34,16 +34,28 @@ from ffd_continual.strategies.template import FaceStrategy, LossError, place
 
 @dataclass
 class _Clock:
-    """Seconds of training and of measuring, kept over kills in a small file."""
+    """Seconds of training and of measuring. Measuring is kept over kills in a small file; training in the checkpoints,
+    so that it always belongs to the weights that stand beside it: what a kill threw away is not counted."""
 
     path: Path
     train: float = 0.0
     measure: float = 0.0
+    began: float | None = None  # when the training now under way began, monotonic
 
-    def load(self) -> None:
+    def load(self, trained: float | None) -> None:
+        """From the file, and from the newest checkpoint's seconds where it has them."""
         if self.path.exists():
-            saved = json.loads(self.path.read_text(encoding="utf-8"))
-            self.train, self.measure = float(saved["train"]), float(saved["measure"])
+            try:
+                saved = json.loads(self.path.read_text(encoding="utf-8"))
+                self.train, self.measure = float(saved["train"]), float(saved["measure"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise FFDError(f"{self.path} is damaged; delete it and resume: only seconds are lost.") from error
+        if trained is not None:
+            self.train = trained
+
+    def trained(self) -> float:
+        """Seconds of training up to now."""
+        return self.train + (0.0 if self.began is None else time.monotonic() - self.began)
 
     def save(self) -> None:
         write_text(self.path, json.dumps({"train": self.train, "measure": self.measure}))
@@ -88,13 +100,13 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
     parts = assemble(config, folder.cache, report_skipped)
     names = parts.scenario.experiences
     learnt = _learnt(folder, len(names))
-    inside = SafePoints(folder.safe_points, config.checkpoint, config.train.threads, resume=True)
+    clock = _Clock(folder.path / "clock.json")
+    inside = SafePoints(folder.safe_points, config.checkpoint, config.train.threads, True, clock.trained)
     found = inside.find(learnt) if learnt < len(names) else None
     begun = int(found[1].meta["position"][1]) if found else 0
     scalars = ScalarLog(folder.scalars, folder.path / "events", names, learnt * config.train.steps + begun)
     agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [scalars, inside])
-    clock = _Clock(folder.path / "clock.json")
-    clock.load()
+    clock.load(_trained(folder, found, learnt))
     try:
         if not folder.predictions(UNTRAINED).exists():  # nothing is loaded yet
             _measure(agent, parts, folder, config, UNTRAINED, clock)
@@ -122,13 +134,22 @@ def _learnt(folder: RunFolder, count: int) -> int:
     return next((i for i in range(count) if not folder.after(i).is_dir()), count)
 
 
+def _trained(folder: RunFolder, found: tuple[Path, Checkpoint] | None, learnt: int) -> float | None:
+    """Seconds of training behind the newest checkpoint; None where there is none, or it does not tell."""
+    if found is None and learnt == 0:
+        return None
+    meta = found[1].meta if found else read_meta(folder.after(learnt - 1))
+    seconds = meta.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else None
+
+
 def _load(parts: Parts, path: Path) -> None:
     restore(parts.learner, parts.keeper, load_checkpoint(path), path)
     place(parts.learner, parts.device)
 
 
 def _learn(agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int, begun: int, clock: _Clock) -> None:
-    began = time.monotonic()
+    clock.began = time.monotonic()
     agent.position = (experience, begun)
     try:
         agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
@@ -136,10 +157,10 @@ def _learn(agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int
         good = latest_safe_point(folder.safe_points, experience) or folder.after(experience - 1)
         kept = f"The last good checkpoint is {good}." if good.is_dir() else "No checkpoint was written before."
         raise FFDError(f"{error} {kept}") from error
-    state = state_of(parts.learner, parts.keeper, (experience + 1, 0), agent.config.threads)
+    clock.train, clock.began = clock.trained(), None
+    state = state_of(parts.learner, parts.keeper, (experience + 1, 0), agent.config.threads, clock.train)
     save_checkpoint(folder.after(experience), state)
     shutil.rmtree(folder.safe_points, ignore_errors=True)
-    clock.train += time.monotonic() - began
     clock.save()
 
 

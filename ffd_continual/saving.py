@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
+from ffd_continual.checkpoint import (
+    META,
+    Checkpoint,
+    broken,
+    load_checkpoint,
+    load_optimizer,
+    optimizer_tensors,
+    save_checkpoint,
+)
 from ffd_continual.config import CheckpointConfig
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner
@@ -20,8 +29,8 @@ from ffd_continual.strategies.template import FaceStrategy
 KEPT = 2
 
 
-def state_of(learner: Learner, keeper: Strategy, position: tuple[int, int], threads: int) -> Checkpoint:
-    """Learner and strategy as they are; `position` is (experience, steps done)."""
+def state_of(learner: Learner, keeper: Strategy, position: tuple[int, int], threads: int, seconds: float) -> Checkpoint:
+    """Learner and strategy as they are; `position` is (experience, steps done), `seconds` of training led here."""
     tensors = {f"learner.{k}": v for k, v in learner.state_dict().items()}
     kept, values = keeper.state_dict()
     tensors |= {f"strategy.{k}": v for k, v in kept.items()}
@@ -30,9 +39,34 @@ def state_of(learner: Learner, keeper: Strategy, position: tuple[int, int], thre
         "growth": list(learner.growth),
         "strategy": values,
         "threads": threads,
+        "seconds": seconds,
         "torch": torch.__version__,
     }
     return Checkpoint(tensors, meta)
+
+
+def _counts(value: object) -> bool:
+    whole = isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value)
+    return whole and len(value) == 2  # type: ignore[arg-type]
+
+
+def _names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def checked(checkpoint: Checkpoint, where: Path) -> Checkpoint:
+    """The checkpoint, if its JSON holds what `state_of` writes. Raises FFDError that names the entry."""
+    wanted: tuple[tuple[str, Callable[[object], bool], str], ...] = (
+        ("position", _counts, "two whole numbers"),
+        ("growth", _names, "a list of names"),
+        ("strategy", lambda value: isinstance(value, dict), "a mapping"),
+    )
+    for key, fits, words in wanted:
+        if key not in checkpoint.meta:
+            raise broken(where, f"{META} has no entry {key!r}")
+        if not fits(checkpoint.meta[key]):
+            raise broken(where, f"{key} in {META} is {str(checkpoint.meta[key])[:60]!r}, not {words}")
+    return checkpoint
 
 
 def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -41,15 +75,17 @@ def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 
 def restore(learner: Learner, keeper: Strategy, checkpoint: Checkpoint, where: Path) -> None:
     """Grow the learner as its log says, then load every tensor. Raises FFDError when they do not fit."""
+    checked(checkpoint, where)
     known = len(learner.growth)
     try:
         for forgery in checkpoint.meta["growth"][known:]:
             learner.begin(forgery)
         learner.load_state_dict(_named(checkpoint.tensors, "learner."))
         keeper.load_state_dict((_named(checkpoint.tensors, "strategy."), checkpoint.meta["strategy"]))
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise FFDError(
-            f"{where} does not fit this configuration or version: {str(error).splitlines()[0]}. "
+            f"{where} does not fit this configuration or version: {first}. "
             "Use the version and the configuration that wrote it."
         ) from error
 
@@ -68,15 +104,18 @@ def latest_safe_point(folder: Path, experience: int) -> Path | None:
 class SafePoints(SupervisedPlugin):  # type: ignore[misc]
     """Saves at step boundaries every N minutes or steps; at an experience's start takes the last one back."""
 
-    def __init__(self, folder: Path, config: CheckpointConfig, threads: int, resume: bool):
+    def __init__(
+        self, folder: Path, config: CheckpointConfig, threads: int, resume: bool, trained: Callable[[], float]
+    ):
         super().__init__()
         self.folder, self.config, self.threads, self.resume = folder, config, threads, resume
+        self.trained = trained  # seconds of training up to now
         self.saved_at = time.monotonic()
 
     def find(self, experience: int) -> tuple[Path, Checkpoint] | None:
         """The safe point to start an experience from, if there is one."""
         path = latest_safe_point(self.folder, experience) if self.resume else None
-        return None if path is None else (path, load_checkpoint(path))
+        return None if path is None else (path, checked(load_checkpoint(path), path))
 
     def before_training_epoch(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The experience has been opened as in the killed run (grown, hooks run): now its state comes back."""
@@ -99,7 +138,7 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
     def save(self, strategy: FaceStrategy) -> None:
         """One safe point; older ones but the last two are removed after it is whole."""
         experience, step = strategy.position
-        state = state_of(strategy.learner, strategy.keeper, strategy.position, self.threads)
+        state = state_of(strategy.learner, strategy.keeper, strategy.position, self.threads, self.trained())
         moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.learner))
         tensors = state.tensors | {f"optimizer.{k}": v for k, v in moments.items()}
         save_checkpoint(self.folder / f"e{experience:03d}_s{step:07d}", Checkpoint(tensors, state.meta))

@@ -19,7 +19,7 @@ from ffd_continual.checkpoint import (
     save_checkpoint,
 )
 from ffd_continual.config import CheckpointConfig
-from ffd_continual.saving import SafePoints, latest_safe_point
+from ffd_continual.saving import SafePoints, checked, latest_safe_point
 from ffd_continual.scenarios.errors import FFDError
 
 
@@ -51,11 +51,33 @@ def test_a_half_written_folder_of_a_killed_run_is_ignored(tmp_path: Path) -> Non
     save_checkpoint(tmp_path / "e000_s0000004", _checkpoint(5.0))
     assert latest_safe_point(tmp_path, 0) == tmp_path / "e000_s0000004"
     assert not part.exists()
-    points = SafePoints(tmp_path, CheckpointConfig(), 1, resume=True)
+    points = SafePoints(tmp_path, CheckpointConfig(), 1, True, float)
+    with pytest.raises(FFDError, match="no entry 'position'"):
+        points.find(0)
+    meta = {"position": [0, 4], "growth": ["x"], "strategy": {}}
+    save_checkpoint(tmp_path / "e000_s0000004", Checkpoint(_checkpoint(5.0).tensors, meta))
     found = points.find(0)
     assert found is not None
     assert float(found[1].tensors["a"][0, 0]) == 5.0
-    assert SafePoints(tmp_path, CheckpointConfig(), 1, resume=False).find(0) is None
+    assert SafePoints(tmp_path, CheckpointConfig(), 1, False, float).find(0) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("position", None), ("position", 3), ("position", [1]), ("position", [1, "2"]), ("position", [0, -1]),
+        ("growth", None), ("growth", "alpha"), ("growth", [1]), ("strategy", None), ("strategy", []),
+    ],
+)  # fmt: skip
+def test_meta_without_an_entry_or_with_a_wrong_one(tmp_path: Path, key: str, value: object) -> None:
+    meta = {"position": [0, 4], "growth": ["x"], "strategy": {}}
+    good = Checkpoint({}, meta)
+    assert checked(good, tmp_path) is good
+    broken = Checkpoint({}, {k: v for k, v in meta.items() if k != key} if value is None else {**meta, key: value})
+    with pytest.raises(FFDError, match="not a whole checkpoint") as caught:
+        checked(broken, tmp_path / "e000_s0000004")
+    for word in (f"{key}", "meta.json", "e000_s0000004", "Delete that folder"):
+        assert word in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 60, -1])

@@ -1,0 +1,81 @@
+"""What a stopped run takes up again: its seconds, and a checkpoint whose JSON was damaged ends in one message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ffd_continual import run as module
+from ffd_continual.config import config_from
+from ffd_continual.run import resume, start
+from ffd_continual.saving import SafePoints
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.strategies.template import FaceStrategy
+
+
+class _Stop(Exception):
+    """Stands for a kill: raised where no code catches it."""
+
+
+@pytest.fixture
+def stopped(small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run killed in its first experience, after step 3 of 4, with a safe point at step 2."""
+    small_config["train"]["steps"] = 4
+    small_config["checkpoint"] = {"steps": 2}
+    after = SafePoints.after_training_iteration
+
+    def until(self: SafePoints, strategy: FaceStrategy, **kwargs: Any) -> None:
+        after(self, strategy, **kwargs)
+        if strategy.position == (0, 3):
+            raise _Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SafePoints, "after_training_iteration", until)
+        with pytest.raises(_Stop):
+            start(config_from(small_config), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def _edit(path: Path, **changes: object) -> None:
+    """Set entries of a JSON file; None removes one."""
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+def test_the_seconds_of_a_killed_experience_count(stopped: Path) -> None:
+    meta = stopped / "checkpoints" / "inside" / "e000_s0000002" / "meta.json"
+    assert json.loads(meta.read_text())["seconds"] > 0
+    _edit(meta, seconds=1000.0)
+    resume(stopped)
+    trained = json.loads((stopped / "summary.json").read_text())["seconds"]["train"]
+    assert 1000.0 < trained < 1100.0
+    assert json.loads((stopped / "checkpoints" / "after_000" / "meta.json").read_text())["seconds"] == trained
+    resume(stopped)  # nothing is trained: nothing is added
+    assert json.loads((stopped / "summary.json").read_text())["seconds"]["train"] == trained
+    (stopped / "clock.json").write_text("{")
+    with pytest.raises(FFDError, match=r"clock.json is damaged"):
+        resume(stopped)
+
+
+def test_training_that_is_made_again_is_counted_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between an experience's checkpoint and the clock's file loses no second either."""
+    monkeypatch.setattr(module._Clock, "save", lambda self: None)
+    resume(stopped)
+    monkeypatch.undo()
+    meta = json.loads((stopped / "checkpoints" / "after_000" / "meta.json").read_text())
+    assert meta["seconds"] > 0
+    assert not (stopped / "clock.json").exists() or json.loads((stopped / "clock.json").read_text())["train"] == 0
+    resume(stopped)
+    assert json.loads((stopped / "summary.json").read_text())["seconds"]["train"] == meta["seconds"]
+
+
+@pytest.mark.parametrize("changes", [{"position": None}, {"position": "two"}, {"growth": None}, {"growth": 3}])
+def test_a_safe_point_with_other_json(stopped: Path, changes: dict[str, object]) -> None:
+    _edit(stopped / "checkpoints" / "inside" / "e000_s0000002" / "meta.json", **changes)
+    with pytest.raises(FFDError, match="not a whole checkpoint") as caught:
+        resume(stopped)
+    for word in ("e000_s0000002", next(iter(changes)), "Delete that folder"):
+        assert word in str(caught.value)
