@@ -1,8 +1,9 @@
 """`ffd sweep GRID`: every method of a grid with every seed, one run folder a cell, one row a finished cell.
 
-A grid is YAML: `base` (a configuration), `seeds`, `methods` (name -> list of key=value changes). A cell whose summary
-exists is skipped, a stopped one is resumed, so a sweep can be killed and started again at any moment. Cells run one
-after the other: methods are compared at equal resources.
+A grid is YAML: `base` (a configuration), `seeds`, `methods` (name -> list of key=value changes), and `learners` and
+`strategies` (the same), whose product adds a method `<learner>+<strategy>` each. `seeds_of` gives methods, learners or
+strategies seeds of their own. A cell whose summary exists is skipped, a stopped one is resumed, so a sweep can be killed
+and started again at any moment. Cells run one after the other: methods are compared at equal resources.
 """
 
 from __future__ import annotations
@@ -28,9 +29,29 @@ class Grid:
     """What a grid file holds."""
 
     base: str
-    methods: dict[str, tuple[str, ...]]
+    methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    learners: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    strategies: dict[str, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
+    seeds_of: dict[str, tuple[int, ...]] = field(default_factory=dict)
     set: tuple[str, ...] = field(default=())  # changes to the base, for all methods
+
+    def cells(self) -> dict[str, tuple[str, ...]]:
+        """All methods with their changes: those listed, then learner by learner the product."""
+        product = {
+            f"{learner}+{strategy}": (*sets, *more)
+            for learner, sets in self.learners.items()
+            for strategy, more in self.strategies.items()
+        }
+        return {**self.methods, **product}
+
+    def seeds_for(self, method: str) -> tuple[int, ...]:
+        """A method's seeds: its own, else its strategy's, else its learner's, else the grid's."""
+        learner, _, strategy = method.partition("+")
+        for name in (method, strategy, learner):
+            if name in self.seeds_of:
+                return self.seeds_of[name]
+        return self.seeds
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +70,8 @@ def row_of(method: str, seed: int, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method, "seed": seed}
     row |= {f"{m}_{f}": summary[m].get(f) for m in ("auc", "acc") for f in FIGURES}
     row |= {"train_seconds": round(summary["seconds"]["train"], 1), "stored_bytes": summary["bytes"]["stored"]}
-    return row | {"learner_bytes": costs["learner_bytes"], "judge_ms_per_face": round(costs["judge_ms_per_face"], 2)}
+    row |= {"learner_bytes": costs["learner_bytes"], "judge_ms_per_face": round(costs["judge_ms_per_face"], 2)}
+    return row | {key: costs[key] for key in ("parameters", "parameters_per_type") if key in costs}
 
 
 def mean_table(rows: pd.DataFrame) -> str:
@@ -68,25 +90,29 @@ def mean_table(rows: pd.DataFrame) -> str:
 def run(args: argparse.Namespace) -> int:
     """Run what is missing, then print the table."""
     grid = fill(Grid, read_yaml(args.grid), "grid")
-    methods = [m.strip() for m in args.only.split(",") if m.strip()] or list(grid.methods)
-    unknown = [m for m in methods if m not in grid.methods]
+    cells = grid.cells()
+    if not cells:
+        raise FFDError(f"{args.grid} names no cell: give methods, or learners and strategies.")
+    methods = [m.strip() for m in args.only.split(",") if m.strip()] or list(cells)
+    unknown = [m for m in methods if m not in cells]
     if unknown:
-        raise FFDError(f"--only: no method {', '.join(unknown)} in {args.grid}. Known: {', '.join(grid.methods)}.")
+        raise FFDError(f"--only: no method {', '.join(unknown)} in {args.grid}. Known: {', '.join(cells)}.")
     try:
-        seeds = [int(s) for s in args.seeds.split(",") if s.strip()] or list(grid.seeds)
+        chosen = [int(s) for s in args.seeds.split(",") if s.strip()]
     except ValueError as error:
         raise FFDError(f"--seeds {args.seeds}: write whole numbers, e.g. --seeds 0,1,2.") from error
     base = read_yaml(grid.base)
-    for seed in seeds:
-        for method in methods:
-            sets = [*grid.set, *grid.methods[method], *args.set, f"seed={seed}"]
+    seeds_of = {method: chosen or list(grid.seeds_for(method)) for method in methods}
+    for seed in sorted({seed for seeds in seeds_of.values() for seed in seeds}):
+        for method in (m for m in methods if seed in seeds_of[m]):
+            sets = [*grid.set, *cells[method], *args.set, f"seed={seed}"]
             config = config_from(apply_sets({"name": method, **base}, sets))
             folder = args.out / f"{method}-s{seed}"
             if not (folder / "summary.json").exists():
                 print(f"\n== {method}, seed {seed}: {folder}")
                 resume(folder) if RunFolder(folder).config.exists() else start(config, folder)
-            _write_rows(args.out, list(grid.methods))
-    print("\n" + mean_table(_write_rows(args.out, list(grid.methods))))
+            _write_rows(args.out, list(cells))
+    print("\n" + mean_table(_write_rows(args.out, list(cells))))
     return 0
 
 

@@ -1,0 +1,63 @@
+"""Sweeps: which cells a grid names, and that each runs once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from ffd_continual.cli import main
+from ffd_continual.sweep_command import Grid
+
+
+def test_learners_times_strategies() -> None:
+    grid = Grid(
+        base="demo",
+        methods={"iin-20": ("strategy.exemplars=20",)},
+        learners={"plain": ("learner.name=plain",), "iin": ()},
+        strategies={"naive": ("strategy.name=naive",), "replay": ("strategy.name=replay",)},
+        seeds=(0,),
+        seeds_of={"replay": (0, 1, 2), "iin+replay": (4,), "iin-20": (5,)},
+    )
+    cells = grid.cells()
+    assert list(cells) == ["iin-20", "plain+naive", "plain+replay", "iin+naive", "iin+replay"]
+    assert cells["plain+replay"] == ("learner.name=plain", "strategy.name=replay")
+    assert grid.seeds_for("plain+naive") == (0,)
+    assert grid.seeds_for("plain+replay") == (0, 1, 2)
+    assert grid.seeds_for("iin+replay") == (4,)
+    assert grid.seeds_for("iin-20") == (5,)
+
+
+def test_a_sweep_runs_every_cell_once(
+    small_config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(yaml.safe_dump(small_config), encoding="utf-8")
+    grid = {"base": str(base), "learners": {"plain": []}, "strategies": {"naive": [], "joint": ["strategy.name=joint"]}}
+    file = tmp_path / "grid.yaml"
+    file.write_text(yaml.safe_dump({**grid, "seeds": [3], "seeds_of": {"joint": [3, 4]}}), encoding="utf-8")
+    out = tmp_path / "out"
+    assert main(["sweep", str(file), "--out", str(out)]) == 0
+    rows = pd.read_csv(out / "rows.csv")
+    assert list(zip(rows["method"], rows["seed"], strict=True)) == [
+        ("plain+naive", 3),
+        ("plain+joint", 3),
+        ("plain+joint", 4),
+    ]
+    assert rows["auc_aa"].between(0, 1).all()
+    assert (rows["parameters"] > 1000).all()
+    kept = (out / "plain+naive-s3" / "summary.json").stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(["sweep", str(file), "--out", str(out)]) == 0
+    assert "==" not in capsys.readouterr().out  # no cell runs again
+    assert (out / "plain+naive-s3" / "summary.json").stat().st_mtime_ns == kept
+
+
+def test_a_grid_without_cells_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "grid.yaml"
+    file.write_text("base: demo\n", encoding="utf-8")
+    assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert "names no cell" in capsys.readouterr().err
