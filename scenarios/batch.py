@@ -32,6 +32,10 @@ class Batch(NamedTuple):
     pseudo_known: Tensor  # (B,) bool
     other: Tensor  # (B, 3, S, S) float32, another frame of the same video
     other_known: Tensor  # (B,) bool
+    other_pair: Tensor  # (B, 3, S, S) float32, the other frame's pristine counterpart; only where pairs are asked for
+    other_pair_known: Tensor  # (B,) bool
+    other_mask: Tensor  # (B, 1, S, S) float32, the other frame's mask; only where masks are asked for
+    other_mask_known: Tensor  # (B,) bool
     frozen: Tensor  # (B, F) kept features of view 1, in place of pictures (scenarios/kept.py); (B, 0) otherwise
     frozen2: Tensor  # (B, F) of view 2
     frozen_pseudo: Tensor  # (B, F) of the self-blended face

@@ -75,7 +75,9 @@ def make_sources(
     experience[(table.rows["stream"] == "unseen").to_numpy()] = -1
     siblings: dict[int, Rows] = {}
     if "other" in needs:
-        keys = table.rows.groupby(["experience", "stream", "video", "forgery"]).indices
+        # A picture of no video has no other frame; video names count within their data set.
+        clip = table.rows["video"].where(table.rows["video"] != "", table.rows["path"])
+        keys = table.rows.assign(clip=clip).groupby(["experience", "stream", "dataset", "clip", "forgery"]).indices
         for rows in keys.values():
             for row in rows:
                 siblings[int(row)] = np.asarray(rows, np.int64)
@@ -123,6 +125,7 @@ def plain_batch(sources: Sources, rows: Sequence[int], pictures: bool = True) ->
     frozen = none if kept is None else kept.plain[slots].astype(np.float32)
     return _batch(
         sources, index, images, masks, mask_known, none, unknown, none, none, none, unknown, none, unknown,
+        none, unknown, none, unknown,
         frozen, none, none,
     )  # fmt: skip
 
@@ -147,7 +150,7 @@ def _kept_batch(sources: Sources, kept: Kept, request: Request) -> Batch:
         sources, index, none, shares(kept.masks[place, view]) if masked else none,
         table.mask_known[slots] if masked else unknown, none, unknown, none, none,
         shares(kept.blended_masks[real, blend]) if blended else none, (real >= 0) if blended else unknown,
-        none, unknown,
+        none, unknown, none, unknown, none, unknown,
         kept.viewed[place, view].astype(np.float32),
         kept.viewed[place, second].astype(np.float32) if "view2" in needs else none,
         kept.blended[real, blend].astype(np.float32) if blended else none,
@@ -161,8 +164,10 @@ def train_batch(sources: Sources, request: Request) -> Batch:
     table, needs, side = sources.table, sources.needs, sources.table.size
     index = np.asarray(request.rows, np.int64)
     count = len(index)
-    images, masks, pairs, seconds, pseudos, pseudo_masks, others = ([] for _ in range(7))
+    images, masks, pairs, seconds, pseudos, pseudo_masks = ([] for _ in range(6))
+    others, other_pairs, other_masks = ([] for _ in range(3))
     pseudo_known, other_known = np.zeros(count, bool), np.zeros(count, bool)
+    other_pair_known, other_mask_known = np.zeros(count, bool), np.zeros(count, bool)
     empty = np.zeros((side, side), np.uint8)
     for slot, row in enumerate(index):
         rng = keyed_generator(sources.seed, request.experience, request.step, slot)
@@ -179,8 +184,16 @@ def train_batch(sources: Sources, request: Request) -> Batch:
         if "other" in needs:
             family = sources.siblings[int(row)]
             sibling = int(family[rng.integers(len(family))])
+            beside = table.slot[sibling]
+            frame = np.asarray(table.pictures[beside])
             other_known[slot] = sibling != row
-            others.append(view.apply(np.asarray(table.pictures[table.slot[sibling]])))
+            others.append(view.apply(frame))
+            if "pair" in needs:
+                other_pair_known[slot] = table.pair_known[beside]
+                other_pairs.append(view.apply(np.asarray(table.pairs[beside] if table.pair_known[beside] else frame)))
+            if "mask" in needs:
+                other_mask_known[slot] = table.mask_known[beside]
+                other_masks.append(view.geometry(np.asarray(table.masks[beside])))
         if "pseudo" in needs:
             landmarks = table.landmarks[at]
             usable = sources.forgery[row] == 0 and bool(np.isfinite(landmarks).all())
@@ -199,6 +212,7 @@ def train_batch(sources: Sources, request: Request) -> Batch:
     return _batch(
         sources, index, to_planes(images), planes(masks), mask_known, planes(pairs), pair_known, planes(seconds),
         planes(pseudos), planes(pseudo_masks), pseudo_known, planes(others), other_known,
+        planes(other_pairs), other_pair_known, planes(other_masks), other_mask_known,
         none, none, none,
     )  # fmt: skip
 
