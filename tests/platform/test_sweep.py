@@ -38,7 +38,9 @@ def test_a_sweep_runs_every_cell_once(
     base.write_text(yaml.safe_dump(small_config), encoding="utf-8")
     grid = {"base": str(base), "learners": {"plain": []}, "strategies": {"naive": [], "joint": ["strategy.name=joint"]}}
     file = tmp_path / "grid.yaml"
-    file.write_text(yaml.safe_dump({**grid, "seeds": [3], "seeds_of": {"joint": [3, 4]}}), encoding="utf-8")
+    file.write_text(
+        yaml.safe_dump({**grid, "seeds": [3], "seeds_of": {"joint": [3, 4]}}, sort_keys=False), encoding="utf-8"
+    )
     out = tmp_path / "out"
     assert main(["sweep", str(file), "--out", str(out)]) == 0
     rows = pd.read_csv(out / "rows.csv")
