@@ -1,9 +1,9 @@
 """`ffd sweep GRID`: every method of a grid with every seed, one run folder a cell, one row a finished cell.
 
 A grid is YAML: `base` (a configuration), `seeds`, `methods` (name -> list of key=value changes), and `learners` and
-`strategies` (the same), whose product adds a method `<learner>+<strategy>` each. `seeds_of` gives methods or
-strategies or learners seeds of their own. A cell whose summary exists is skipped, a stopped one is resumed, so a sweep can be
-killed and started again at any moment. Cells run one after the other: methods are compared at equal resources.
+`strategies` (the same), whose product adds a method `<learner>+<strategy>` each. `seeds_of` gives any of these seeds of
+their own. A cell whose summary exists is skipped, a stopped one is resumed, so a sweep can be killed and started again
+at any moment. Cells run one after the other: methods are compared at equal resources.
 """
 
 from __future__ import annotations
