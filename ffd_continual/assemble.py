@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -20,7 +21,7 @@ from ffd_continual.scenarios.landmarks import fill_landmarks, models_installed
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.streams import Scenario, build_scenario, check_classes
 from ffd_continual.scenarios.studio_set import studio_manifest
-from ffd_continual.scenarios.table import prepare_table
+from ffd_continual.scenarios.table import FaceTable, prepare_table
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Context, Strategy
 from ffd_continual.strategies.template import fork_seeded, place
@@ -72,6 +73,28 @@ def _keep(config: RunConfig, learner: Learner, sources: Sources, cache: Path, de
     return kept
 
 
+def _masks_wanted(rows: pd.DataFrame, source: str) -> bool:
+    given = (rows["mask"] != "").any() if source in ("auto", "manifest") else False
+    paired = ((rows["pair"] != "") & (rows["label"] == 1)).any() if source != "manifest" else False
+    return bool(given or paired)
+
+
+def _tell_masks(table: FaceTable, config: RunConfig) -> None:
+    """Say where masks do not come from the manifest, and how many faces changed their label."""
+    source, forged = config.scenario.masks, table.rows["label"] == 1
+    derived = forged & (table.rows["pair"] != "") & ((table.rows["mask"] == "") | (source in ("difference", "ssim")))
+    slots = np.unique(table.slot[derived.to_numpy()])
+    if len(table.masks) and source != "manifest" and len(slots):
+        found, way = int(table.mask_known[slots].sum()), "ssim" if source == "ssim" else "difference"
+        rest = f"; {len(slots) - found} pairs have another size than their face" if found < len(slots) else ""
+        print(f"masks of {found} forged faces were made from their pairs by {way}{rest}")
+    if config.scenario.relabel_below:
+        print(
+            f"{table.relabelled} forged training faces have fewer than {config.scenario.relabel_below} forged pixels "
+            "and count as real"
+        )
+
+
 def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFrame], None]) -> Parts:
     """Build the parts of a run. All checks of the input happen here, before any training."""
     device = choose_device(config.train.device)
@@ -90,14 +113,17 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         config.scenario.seed,
         dict(scenario.profiles),
         crop=config.scenario.crop,
-        need_mask=bool((rows["mask"] != "").any()),
+        need_mask=_masks_wanted(rows, config.scenario.masks),
         need_pair="pair" in learner.needs | learner.wants,
+        masks=config.scenario.masks,
+        relabel_below=config.scenario.relabel_below,
         skip_unreadable=config.scenario.unreadable == "skip",
         cache=cache,
         threads=config.train.threads,
         report_skipped=report_skipped,
     )
-    if len(table.rows) < len(scenario.rows):  # unreadable faces were left out
+    _tell_masks(table, config)
+    if len(table.rows) < len(scenario.rows) or table.relabelled:  # unreadable faces were left out, or labels changed
         check_classes(table.rows, scenario.experiences, scenario.unseen, config.scenario.data)
     kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)
     sources = make_sources(table, kept, config.views, learner.needs, learner.wants, config.seed)

@@ -113,6 +113,7 @@ def keep_features(
     digest.update(slots.tobytes() + reals.tobytes())
     for start in range(0, len(table.pictures), 4096):
         digest.update(np.ascontiguousarray(table.pictures[start : start + 4096]).tobytes())
+        digest.update(np.ascontiguousarray(table.masks[start : start + 4096]).tobytes())  # they are kept, coarsely
     folder = cache / f"kept-{digest.hexdigest()[:16]}"
     if not (folder / "done.json").is_file():
         maker = _Maker(table, views)

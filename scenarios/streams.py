@@ -20,6 +20,7 @@ from ffd_continual.scenarios.capture import PROFILES, CaptureProfile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest
+from ffd_continual.scenarios.table import MASKS
 
 STREAMS = ("train", "valid", "test", "unseen")
 MIXED = "mixed"
@@ -43,6 +44,8 @@ class ScenarioConfig:
     leaks: str = "error"  # a person, video or picture in two splits: "error", or "allow" (a warning is left)
     studio_people: int = 260  # rendered when data is "studio"
     studio_shots: int = 1
+    masks: str = "auto"  # "auto": the manifest's, else from the pair by difference; "manifest", "difference", "ssim"
+    relabel_below: int = 0  # forged training faces with fewer forged pixels become real; the wavelet paper's value: 8
     identity_pattern: str = ""  # regular expression with one group, for folders: file name -> identity
 
 
@@ -125,6 +128,10 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.people must be 'shared' or 'own', not {config.people!r}.")
     if config.reals not in ("shared", "split"):
         raise FFDError(f"scenario.reals must be 'shared' or 'split', not {config.reals!r}.")
+    if config.masks not in MASKS:
+        raise FFDError(f"scenario.masks must be one of {', '.join(MASKS)}, not {config.masks!r}.")
+    if config.relabel_below < 0:
+        raise FFDError(f"scenario.relabel_below counts pixels, 0 or more, not {config.relabel_below}.")
     if config.unreadable not in ("error", "skip"):
         raise FFDError(f"scenario.unreadable must be 'error' or 'skip', not {config.unreadable!r}.")
     if config.leaks not in ("error", "allow"):

@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from tqdm import tqdm
 from ffd_continual.scenarios.capture import CaptureProfile, apply_profile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import PictureError, read_picture
+from ffd_continual.scenarios.traces import difference_mask, ssim_mask
 from ffd_continual.scenarios.views import keyed_generator
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 Bytes = npt.NDArray[np.uint8]
 LANDMARKS = 68
+MASKS = ("auto", "manifest", "difference", "ssim")  # where masks come from; auto: the manifest, else difference
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class FaceTable:
     pair_known: npt.NDArray[np.bool_]  # (U,)
     landmarks: npt.NDArray[np.float32]  # (U, 68, 2) pixels at size S; NaN where unknown
     names: tuple[str, ...]  # forgery names; the index is the forgery id, names[0] == "real"
+    relabelled: int = 0  # forged training rows that became real for want of forged pixels
 
     @property
     def size(self) -> int:
@@ -101,9 +104,10 @@ class _Preparer:
         profiles: dict[str, CaptureProfile],
         need_mask: bool,
         need_pair: bool,
+        masks: str,
     ):
         self.size, self.crop, self.seed, self.profiles = size, crop, seed, profiles
-        self.need_mask, self.need_pair = need_mask, need_pair
+        self.need_mask, self.need_pair, self.masks = need_mask, need_pair, masks
 
     def _through_camera(self, image: Bytes, row: pd.Series) -> Bytes:
         profile = self.profiles.get(row["profile"])
@@ -112,15 +116,24 @@ class _Preparer:
             image = apply_profile(image, profile, rng)
         return _fit(image, self.size, self.crop)
 
+    def _mask(self, row: pd.Series, image: Bytes, pair: Bytes | None) -> Bytes | None:
+        """What the forgery changed, told from the files themselves, before any camera; None where it is not known."""
+        if self.masks in ("auto", "manifest") and row["mask"]:
+            return read_picture(row["mask"])[..., 0]
+        if self.masks == "manifest" or not row["label"] or pair is None or pair.shape != image.shape:
+            return None
+        return ssim_mask(image, pair) if self.masks == "ssim" else difference_mask(image, pair)
+
     def __call__(self, row: pd.Series) -> _Prepared:
         image = read_picture(row["path"])
-        mask = pair = None
-        if self.need_mask and row["mask"]:
-            grey = read_picture(row["mask"])[..., 0]
-            mask = np.where(_fit(grey, self.size, self.crop) >= 128, 255, 0).astype(np.uint8)
-        if self.need_pair and row["pair"]:
-            pair = self._through_camera(read_picture(row["pair"]), row)
-        return _Prepared(self._through_camera(image, row), mask, pair, (image.shape[0], image.shape[1]))
+        from_pair = self.masks in ("difference", "ssim") or (self.masks == "auto" and not row["mask"])
+        used = row["pair"] and (self.need_pair or (self.need_mask and from_pair))
+        pair = read_picture(row["pair"]) if used else None
+        mask = self._mask(row, image, pair) if self.need_mask else None
+        if mask is not None:
+            mask = np.where(_fit(mask, self.size, self.crop) >= 128, 255, 0).astype(np.uint8)
+        shown = self._through_camera(pair, row) if pair is not None and self.need_pair else None
+        return _Prepared(self._through_camera(image, row), mask, shown, (image.shape[0], image.shape[1]))
 
 
 def _parse_landmarks(text: object, shape: tuple[int, int], size: int, crop: float) -> npt.NDArray[np.float32]:
@@ -168,21 +181,27 @@ def prepare_table(
     crop: float = 1.0,
     need_mask: bool = False,
     need_pair: bool = False,
+    masks: str = "auto",
+    relabel_below: int = 0,
     skip_unreadable: bool = False,
     cache: Path | None = None,
     threads: int = 1,
     report_skipped: Callable[[pd.DataFrame], None] | None = None,
 ) -> FaceTable:
-    """Decode all rows. Unreadable pictures end the run, listed by name; with `skip_unreadable` they are dropped."""
+    """Decode all rows. Unreadable pictures end the run, listed by name; with `skip_unreadable` they are dropped.
+
+    masks: one of `MASKS`. relabel_below: forged *training* rows whose known mask has fewer pixels at size S become
+    real (Jia et al., IEEE TBIOM 2021: the wrong face of a frame was cropped); what is measured on is never touched.
+    """
     slot = np.asarray(rows.groupby(["manifest_row", "profile"], sort=False).ngroup(), np.int64)
     distinct = rows.iloc[np.unique(slot, return_index=True)[1]].reset_index(drop=True)
     folder = None
     if cache is not None:
-        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, f'{need_mask}{need_pair}{crop}')}"
+        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, f'{need_mask}{need_pair}{crop}{masks}')}"
         if (folder / "done.json").exists():
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-            return FaceTable(rows=rows, slot=slot, names=names, **arrays)
-    preparer = _Preparer(size, crop, seed, profiles, need_mask, need_pair)
+            return _relabel(FaceTable(rows=rows, slot=slot, names=names, relabelled=0, **arrays), relabel_below)
+    preparer = _Preparer(size, crop, seed, profiles, need_mask, need_pair, masks)
     arrays, bad = _read_all(distinct, preparer, threads)
     if bad:
         dropped = distinct.iloc[sorted(bad)].assign(cause=[bad[i] for i in sorted(bad)])
@@ -200,7 +219,21 @@ def prepare_table(
         rows, slot = rows[keep].reset_index(drop=True), slot[keep]
     elif folder is not None:
         _store_cached(folder, arrays)
-    return FaceTable(rows=rows, slot=slot, names=names, **arrays)
+    return _relabel(FaceTable(rows=rows, slot=slot, names=names, relabelled=0, **arrays), relabel_below)
+
+
+def _relabel(table: FaceTable, below: int) -> FaceTable:
+    """Forged training rows with fewer than `below` forged pixels as real ones, whose mask is empty."""
+    forged = ((table.rows["stream"] == "train") & (table.rows["label"] == 1)).to_numpy()
+    at = np.flatnonzero(forged & table.mask_known[table.slot]) if below > 0 and len(table.masks) else np.zeros(0, int)
+    few = np.array([np.count_nonzero(table.masks[slot]) < below for slot in table.slot[at]], bool)
+    if not few.any():
+        return table
+    at = at[few]
+    rows, masks = table.rows.copy(), np.array(table.masks)
+    rows.loc[rows.index[at], ["label", "forgery"]] = [0, "real"]
+    masks[table.slot[at]] = 0
+    return replace(table, rows=rows, masks=masks, relabelled=len(at))
 
 
 def _read_all(
