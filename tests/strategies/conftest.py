@@ -20,6 +20,8 @@ TINY = {
     "features": 16,
     "queue": 64,
     "exemplars": 8,
+    "backbone": "hrnet_w18_small",  # of wavelet's branches
+    "weights": "none",
 }
 
 
