@@ -45,7 +45,7 @@ def cut_scalars(path: Path, step: int) -> None:
 
 
 class ScalarLog(SupervisedPlugin):  # type: ignore[misc]
-    """Writes every named loss and the learning rate at each step."""
+    """Writes every named loss, the learning rate and the learner's gauges at each step."""
 
     def __init__(self, path: Path, events: Path, names: tuple[str, ...], start: int):
         super().__init__()
@@ -69,6 +69,7 @@ class ScalarLog(SupervisedPlugin):  # type: ignore[misc]
         values = {name: float(loss.detach()) for name, loss in strategy.losses.items()}
         values["loss"] = float(strategy.loss.detach())
         values["lr"] = float(strategy.optimizer.param_groups[-1]["lr"])
+        values |= strategy.learner.gauges()
         self.file.write(json.dumps({"step": step, "experience": experience, "values": values}) + "\n")
         self.file.flush()  # a safe point may follow, and a resumed run writes only what comes after it
         for tag, value in values.items():

@@ -104,6 +104,10 @@ class Learner(nn.Module):
         trained = [p for p in self.parameters() if p.requires_grad]
         return split_decay(trained, lr, weight_decay)
 
+    def gauges(self) -> dict[str, float]:
+        """What is logged after each step beside the losses and is none of them, e.g. how full a queue is."""
+        return {}
+
     def costs(self) -> dict[str, float]:
         """Parameters of the whole learner and of one added type, for the report."""
         return {"parameters": float(sum(p.numel() for p in self.parameters())), "parameters_per_type": 0.0}
