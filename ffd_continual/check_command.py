@@ -9,6 +9,7 @@ import textwrap
 import warnings
 from collections import defaultdict
 
+from ffd_continual.families import family_matrix, frozen_statistics, print_families
 from ffd_continual.scenarios.check import Fault, check_manifest
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, assign_splits, open_faces
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments, added to its (sub-)parser."""
     parser.add_argument("faces", metavar="MANIFEST|DIR", help="manifest (.csv, .parquet) or DIR/real + DIR/<forgery>")
     parser.add_argument("--no-pictures", action="store_true", help="do not decode the pictures, only look for them")
+    parser.add_argument("--families", action="store_true", help="also: how alike are its forgeries? (a probe on each)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode pictures (default 2)")
     parser.add_argument(
@@ -75,4 +77,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(summary | {"warnings": len(faults) - wrong, "found": listed}, indent=2))
     else:
         print(report(manifest, faults))
+        if args.families:
+            table = open_faces(args.faces, identity_pattern=args.identity_pattern).table
+            values = frozen_statistics(manifest, table, size=96, crop=0.75)
+            print("\n" + print_families(family_matrix(values, table["forgery"].tolist(), table["split"].tolist())))
     return 2 if wrong else 0
