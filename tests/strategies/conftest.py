@@ -22,6 +22,7 @@ TINY = {
     "exemplars": 8,
     "backbone": "hrnet_w18_small",  # of wavelet's branches
     "weights": "none",
+    "map_stages": 5,  # dcl's maps are 2 x 2 then
 }
 
 
