@@ -104,6 +104,8 @@ class ClassificationBranch(nn.Module):
         self.stages = HRStages(model, bands, fusion)
         self.widen, self.down, self.last = model.incre_modules, model.downsamp_modules, model.final_layer
         self.channels = int(model.num_features)
+        cfg = model.pretrained_cfg
+        self.mean, self.std = tuple(cfg["mean"]), tuple(cfg["std"])  # of the pictures that the weights expect
         self.head = nn.Linear(self.channels, 1)
 
     def forward(self, images: Tensor, bands: Tensor | None) -> Tensor:

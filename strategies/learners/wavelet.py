@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -83,12 +82,10 @@ class Wavelet(Learner):
         self.join: nn.Module | None = None
         if self.segmentation is not None:
             self.join = JOINS[config.join](self.segmentation.channels, self.classification.channels)
-        cfg = timm.get_pretrained_cfg(config.backbone)
-        assert cfg is not None
         self.mean: Tensor
         self.std: Tensor
-        self.register_buffer("mean", torch.tensor(cfg.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(cfg.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(self.classification.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.classification.std).view(1, 3, 1, 1), persistent=False)
 
     @property
     def needs(self) -> frozenset[str]:
