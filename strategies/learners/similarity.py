@@ -88,9 +88,8 @@ def pair_loss(first: Tensor, second: Tensor, point: Point, cells: Tensor, block:
     faces, count, width = second.shape
     rows = max(1, block // (faces * count * width))
     total = first.new_zeros(())
-    for start in range(0, count, rows):
-        part = slice(start, start + rows)
-        inputs = (first[:, part], second, point, cells[:, part], cells)
+    for part, marks in zip(first.split(rows, 1), cells.split(rows, 1), strict=True):
+        inputs = (part, second, point, marks, cells)
         if rows >= count or not torch.is_grad_enabled():
             total = total + _block_loss(*inputs)
         else:
