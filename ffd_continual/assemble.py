@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,6 +101,8 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
     device = choose_device(config.train.device)
     manifest = open_data(config, cache)
     scenario = build_scenario(manifest, config.scenario)
+    for note in scenario.notes:
+        print(textwrap.fill(note, 80))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fork_seeded(config.seed, 3))
         learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]

@@ -22,6 +22,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
 from ffd_continual.scenarios.pictures import read_picture
+from ffd_continual.scenarios.splits import source_datasets
 
 _LABELS = ("real", "forged")
 _PORTION = 256
@@ -183,15 +184,16 @@ def _crossing(rows: _Rows, kind: str, names: Callable[[int], Named], word: str) 
 
 def _split_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
     text = rows.text
+    owners = source_datasets(text["dataset"], text["identity"], text["source_identity"])
 
-    def named(row: int, *columns: str) -> Named:
-        dataset = text["dataset"][row]
-        return [(column, f"{dataset}{_APART}{text[column][row]}") for column in columns if text[column][row]]
+    def named(row: int, column: str, dataset: str) -> Named:
+        return [(column, f"{dataset}{_APART}{text[column][row]}")] if text[column][row] else []
 
-    yield from _crossing(
-        rows, "identity-in-two-splits", lambda row: named(row, "identity", "source_identity"), "person"
-    )
-    yield from _crossing(rows, "video-in-two-splits", lambda row: named(row, "video"), "video")
+    def people(row: int) -> Named:
+        return named(row, "identity", text["dataset"][row]) + named(row, "source_identity", owners[row])
+
+    yield from _crossing(rows, "identity-in-two-splits", people, "person")
+    yield from _crossing(rows, "video-in-two-splits", lambda row: named(row, "video", text["dataset"][row]), "video")
     content = [digest or path for digest, path in zip(digests, rows.file["path"], strict=True)]
     yield from _crossing(rows, "picture-in-two-splits", lambda row: [("path", content[row])], "the picture")
     split_of = dict(zip(rows.file["path"], text["split"], strict=True))

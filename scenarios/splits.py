@@ -37,13 +37,32 @@ def _column(table: pd.DataFrame, name: str) -> list[str]:
     return [str(cell) for cell in table[name]] if name in table else [""] * len(table)
 
 
+def source_datasets(datasets: Sequence[str], identities: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """The data set in which each source person is known: the face's own, else the only other one with that name.
+
+    Names count within their data set, but a face may be lent across: a forger who is given two data sets does so.
+    """
+    known: dict[str, set[str]] = {}
+    for dataset, identity in zip(datasets, identities, strict=True):
+        if identity:
+            known.setdefault(identity, set()).add(dataset)
+    found = []
+    for dataset, source in zip(datasets, sources, strict=True):
+        owners = known.get(source, ())
+        found.append(next(iter(owners)) if dataset not in owners and len(owners) == 1 else dataset)
+    return found
+
+
 def _nodes(table: pd.DataFrame, by: str) -> tuple[list[list[Node]], int]:
     """What each row is linked by, the most telling node first; and how many rows have no person and no video."""
     names = ("dataset", "identity", "source_identity", "video", "path", "pair", "sha256")
+    columns = [_column(table, n) for n in names]
     links: list[list[Node]] = []
     alone = 0
-    for dataset, identity, source, video, path, pair, digest in zip(*(_column(table, n) for n in names), strict=True):
-        people = [("identity", dataset, person) for person in (identity, source) if person]
+    for owner, (dataset, identity, source, video, path, pair, digest) in zip(
+        source_datasets(*columns[:3]), zip(*columns, strict=True), strict=True
+    ):
+        people = [("identity", at, person) for at, person in ((dataset, identity), (owner, source)) if person]
         clip = [("video", dataset, video)] if video else []
         # A row without a video still has to stand somewhere: with its person.
         nodes: list[Node] = [*people, *clip] if by == "identity" else [*(clip or people)]

@@ -9,7 +9,6 @@ FF++ -> DFDCP -> DFD -> CDF2).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from ffd_continual.scenarios.capture import PROFILES, CaptureProfile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest
+from ffd_continual.scenarios.people import PEOPLE, place_people, share_of
 from ffd_continual.scenarios.table import MASKS
 
 STREAMS = ("train", "valid", "test", "unseen")
@@ -34,7 +34,8 @@ class ScenarioConfig:
     order: tuple[str, ...] = ()  # one entry an experience; "a+b" puts two forgeries into one; empty: all, by name
     unseen: tuple[str, ...] = ()  # forgeries that are only tested on
     reals: str = "shared"  # "shared": every experience sees all real faces; "split": each has its own share
-    people: str = "shared"  # "own": each experience has its own people, in train and valid; test people are shared
+    people: str = "shared"  # "own": each experience has its own people, in train and valid; test people are shared;
+    # "apart": the sources of its forged faces are its own, too (scenarios/people.py)
     profiles: dict[str, str] = field(default_factory=dict)  # experience or unseen forgery -> camera; "*" for the rest
     size: int = 96  # pixels a side of the crops that learners see
     crop: float = 1.0  # central share of each picture that is used; the field's face crops are 1.3 times the face's box
@@ -47,12 +48,6 @@ class ScenarioConfig:
     masks: str = "auto"  # "auto": the manifest's, else from the pair by difference; "manifest", "difference", "ssim"
     relabel_below: int = 0  # forged training faces with fewer forged pixels become real; the wavelet paper's value: 8
     identity_pattern: str = ""  # regular expression with one group, for folders: file name -> identity
-
-
-def _share_of(identity: str, seed: int, shares: int) -> int:
-    """Which of `shares` a person falls into: a hash, so that people added later move nobody."""
-    digest = hashlib.sha256(f"{seed}|share|{identity}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") % shares
 
 
 def _groups(config: ScenarioConfig, known: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
@@ -77,7 +72,7 @@ def _profile_of(config: ScenarioConfig, name: str, trained: Sequence[str], ident
     chosen = config.profiles.get(name, config.profiles.get("*", ""))
     if chosen == MIXED:
         cameras = sorted({config.profiles.get(t, config.profiles.get("*", "")) for t in trained})
-        return cameras[_share_of(identity, config.seed + 1, len(cameras))]
+        return cameras[share_of(identity, config.seed + 1, len(cameras))]
     return chosen
 
 
@@ -99,6 +94,7 @@ class Scenario:
     unseen: tuple[str, ...]
     names: tuple[str, ...]  # forgery names, index = forgery id, "real" first
     profiles: Mapping[str, CaptureProfile]
+    notes: tuple[str, ...] = ()  # remarks for the user
 
     def index(self, stream: str, experience: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Rows of one experience of one stream, ascending."""
@@ -124,8 +120,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.crop is the central share of a picture, 0.2 to 1, not {config.crop}.")
     if config.judged not in ("test", "valid"):
         raise FFDError(f"scenario.judged must be 'test' or 'valid', not {config.judged!r}.")
-    if config.people not in ("shared", "own"):
-        raise FFDError(f"scenario.people must be 'shared' or 'own', not {config.people!r}.")
+    if config.people not in PEOPLE:
+        raise FFDError(f"scenario.people must be one of {', '.join(PEOPLE)}, not {config.people!r}.")
     if config.reals not in ("shared", "split"):
         raise FFDError(f"scenario.reals must be 'shared' or 'split', not {config.reals!r}.")
     if config.masks not in MASKS:
@@ -136,7 +132,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.unreadable must be 'error' or 'skip', not {config.unreadable!r}.")
     if config.leaks not in ("error", "allow"):
         raise FFDError(f"scenario.leaks must be 'error' or 'allow', not {config.leaks!r}.")
-    share = np.array([_share_of(p, config.seed, len(groups)) for p in faces["person"]])
+    placed = place_people(faces, [forgeries for _, forgeries in groups], config.people, config.seed)
+    share = placed.share
     real = (faces["label"] == 0).to_numpy()
     parts: list[pd.DataFrame] = []
     for number, (name, forgeries) in enumerate(groups):
@@ -145,8 +142,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
             split = config.judged if stream == "test" else stream
             chosen = member & (faces["split"] == split).to_numpy()
             if stream != "test":
-                if config.people == "own":
-                    chosen &= share == number
+                if config.people != "shared":
+                    chosen &= (share == number) & placed.sound
                 elif config.reals == "split":
                     chosen &= ~real | (share == number)
             parts.append(_placed(faces[chosen], name, stream, config, trained))
@@ -159,7 +156,7 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow")
     trained_forgeries = [f for _, forgeries in groups for f in forgeries]
     names = ("real", *trained_forgeries, *config.unseen)
-    return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras)
+    return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras, placed.notes)
 
 
 def _placed(
