@@ -1,6 +1,8 @@
 """What a run refuses before it starts: a person, video or picture that stands on two sides of a split.
 
-`ffd check` lists every such fault of a manifest; a scenario asks only about the faces that it shows.
+`ffd check` lists every such fault of a manifest; a scenario asks only about the faces that it shows. In a plain folder
+people and videos are guessed from file names, and 0001.png of train need not be the 0001.png of test: there it is said,
+and the run goes on.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from ffd_continual.scenarios.manifest import Manifest
 SHOWN = 3  # examples in a message
 
 
-def check_leaks(manifest: Manifest, used: npt.NDArray[np.int64], allow: bool = False) -> None:
-    """FFDError (a UserWarning with `allow`) when one of the rows `used` stands on two sides of a split.
+def check_leaks(manifest: Manifest, used: npt.NDArray[np.int64], allow: bool = False, guessed: bool = False) -> None:
+    """FFDError (a UserWarning with `allow` or `guessed`) when one of the rows `used` stands on two sides of a split.
 
     Splits that this package fills never leak; a split column written by others may. A person counts as the face's owner
     and as the source whose face was put in.
@@ -32,6 +34,13 @@ def check_leaks(manifest: Manifest, used: npt.NDArray[np.int64], allow: bool = F
     text = f"{manifest.source}: {len(faults)} leak(s) between splits:\n  " + "\n  ".join(shown) + "\n"
     if allow:
         warnings.warn(text + "Allowed by scenario.leaks: the figures may be too good.", UserWarning, stacklevel=3)
+        return
+    if guessed:
+        advice = (
+            "These names are guessed from the files' names. If they are the same people, the figures will be too good: "
+            "move each into one split. If not, tell them apart by scenario.identity_pattern."
+        )
+        warnings.warn(text + advice, UserWarning, stacklevel=3)
         return
     raise FFDError(
         text + "What was learnt by heart would count as detected. Put each person, video and picture into one split "

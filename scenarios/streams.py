@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -153,7 +154,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         parts.append(_placed(faces[chosen], name, "unseen", config, trained))
     rows = pd.concat(parts, ignore_index=True)
     check_classes(rows, trained, config.unseen, config.data)
-    check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow")
+    guessed = not config.identity_pattern and Path(manifest.source).is_dir()  # people named by files' names
+    check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow", guessed)
     trained_forgeries = [f for _, forgeries in groups for f in forgeries]
     names = ("real", *trained_forgeries, *config.unseen)
     return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras, placed.notes)

@@ -7,12 +7,15 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.folder import open_faces
 from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest, make_manifest
+from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.streams import ScenarioConfig, build_scenario
 
 ORDER: dict[str, Any] = {"data": "faces", "order": ("alpha",), "unseen": ("beta",)}
@@ -87,6 +90,21 @@ def test_few_examples_of_many_and_other_values() -> None:
     assert "more" in str(caught.value)
     with pytest.raises(FFDError, match=r"scenario.leaks must be 'error' or 'allow', not 'maybe'"):
         build_scenario(_manifest(_rows()), ScenarioConfig(**ORDER, leaks="maybe"))
+
+
+def test_names_guessed_from_files_only_warn(tmp_path: Path) -> None:
+    for split in ("train", "valid", "test"):
+        for forgery in ("real", "alpha"):
+            for at in range(2):
+                path = tmp_path / split / forgery / f"{at:04d}.png"
+                write_picture(path, np.full((8, 8, 3), at, np.uint8))
+    settings: dict[str, Any] = {"data": str(tmp_path), "order": ("alpha",)}
+    with pytest.warns(UserWarning, match=r"(?s)person '0000' is in .*guessed from the files' names.*identity_pattern"):
+        build_scenario(open_faces(tmp_path), ScenarioConfig(**settings))
+    pattern = r"^([^_/]+)"  # the same, but now the user says so
+    with pytest.raises(FFDError, match="person '0000' is in"):
+        named = open_faces(tmp_path, identity_pattern=pattern)
+        build_scenario(named, ScenarioConfig(**settings, identity_pattern=pattern))
 
 
 def test_a_hundred_thousand_faces_take_seconds() -> None:
