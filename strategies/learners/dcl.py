@@ -229,7 +229,6 @@ class DCL(Learner):
         """Eq. 3 against the queues as they are, then Eq. 4-6 with this batch's keys."""
         queues = self.queues[0]
         assert isinstance(queues, ClassQueues)
-        # inter_loss normalises the stored keys into a new tensor, so writing to the ring leaves its gradient alone.
         loss = inter_loss(query, key, batch.target, queues[0].filled()[0], queues[1].filled()[0], self.config.tau)
         queues.enqueue(key, batch.target, batch.row)
         return loss

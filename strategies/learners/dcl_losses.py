@@ -14,12 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ffd_continual.strategies.learners.iin_losses import instance_contrast
-
 
 def decision_loss(z: Tensor, target: Tensor) -> Tensor:
     """Eq. 2 with its minus sign: binary cross-entropy of logits (B,) and labels (B,), mean over faces."""
     return F.binary_cross_entropy_with_logits(z.float(), target.float())
+
+
+def stored_similarity(query: Tensor, stored: Tensor, tau: float) -> Tensor:
+    """log sum_m exp(cosine(q, k_m) / tau) of queries (B, D) and stored keys (M, D), both of unit length: (B,).
+
+    The gradient, the mean stored key under the softmax of the similarities, is made along with the value: 30,000 keys
+    take one pass, and autograd holds none of them, so the ring may be written to before the backward pass.
+    """
+    with torch.no_grad():
+        weights = query @ stored.T / tau
+        largest = weights.amax(1, keepdim=True)
+        total = weights.sub_(largest).exp_().sum(1, keepdim=True)
+        value = (largest + total.log()).squeeze(1)
+        pull = weights @ stored / (total * tau)
+    slope = (query * pull).sum(1)
+    return value + slope - slope.detach()
 
 
 def inter_loss(
@@ -27,16 +41,17 @@ def inter_loss(
 ) -> Tensor:
     """Eq. 3: each query (B, D) near the key (B, D) of its own other view, far from the stored keys of the other class.
 
-    real_keys (M_r, D), forged_keys (M_f, D): a real query has M_f for negatives, a forged one M_r. All are compared by
-    cosine. A face whose queue is empty costs 0. Mean over faces.
+    real_keys (M_r, D), forged_keys (M_f, D), of unit length and without gradient: a real query has M_f for negatives, a
+    forged one M_r. Queries and keys are compared by cosine. A face whose queue is empty costs 0. Mean over faces.
     """
     q, k = F.normalize(query.float(), dim=1), F.normalize(key.float(), dim=1)
     loss = q.sum() * 0.0
     for label, others in ((0, forged_keys), (1, real_keys)):
         mine = target == label
         if len(others) and bool(mine.any()):
-            negatives = F.normalize(others.float(), dim=1)
-            loss = loss + instance_contrast(q[mine], k[mine], negatives, tau) * (mine.sum() / len(target))
+            own = (q[mine] * k[mine]).sum(1) / tau
+            against = stored_similarity(q[mine], others, tau)
+            loss = loss + F.softplus(against - own).sum() / len(target)
     return loss
 
 

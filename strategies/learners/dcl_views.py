@@ -33,7 +33,7 @@ class DataViewConfig:
     frame_shift: float = 0.5  # another frame of the same video, where there is one
     mixup: float = 0.5  # forged faces, mixed with their pristine pair, where it is known
     forged_share: float = 0.5  # least share of the forged face in a mixture; up to 1
-    changed: float = 0.06  # |x - x_real|, of the full range, from which a pixel counts as forged
+    changed: float = 0.03  # |x - x_real|, of the full range, from which a pixel counts as forged (8 grey levels)
 
 
 @dataclass(frozen=True)
