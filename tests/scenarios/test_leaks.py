@@ -102,8 +102,8 @@ def test_names_guessed_from_files_only_warn(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"(?s)person '0000' is in .*guessed from the files' names.*identity_pattern"):
         build_scenario(open_faces(tmp_path), ScenarioConfig(**settings))
     pattern = r"^([^_/]+)"  # the same, but now the user says so
+    named = open_faces(tmp_path, identity_pattern=pattern)
     with pytest.raises(FFDError, match="person '0000' is in"):
-        named = open_faces(tmp_path, identity_pattern=pattern)
         build_scenario(named, ScenarioConfig(**settings, identity_pattern=pattern))
 
 
