@@ -70,6 +70,17 @@ def fit_clusters(
     return centroids, assignment
 
 
+def follow_clusters(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Where points that are no longer at hand go when clusters are made anew: the nearest new centroid of each old one.
+
+    old (k, D), new (k', D) with k' of 1 or more -> (k,) int64.
+    """
+    if len(old) == 0:
+        return np.zeros(0, np.int64)
+    with one_faiss_thread():
+        return _assign(np.ascontiguousarray(old, dtype=np.float32), np.ascontiguousarray(new, dtype=np.float32))
+
+
 def _assign(points: NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
     index = faiss.IndexFlatL2(points.shape[1])
     index.add(centroids)

@@ -2,7 +2,7 @@ import faiss
 import numpy as np
 import pytest
 
-from ffd_continual.replay.clusters import fit_clusters, one_faiss_thread
+from ffd_continual.replay.clusters import fit_clusters, follow_clusters, one_faiss_thread
 
 
 def blobs(seed=0, each=30):
@@ -85,3 +85,11 @@ def test_unusable_features_are_refused(bad):
 def test_k_below_one_is_refused():
     with pytest.raises(ValueError, match="k and points_per_cluster"):
         fit_clusters(np.zeros((5, 2), dtype=np.float32), 0, seed=0)
+
+
+def test_points_out_of_reach_follow_their_centroid():
+    old = np.array([[0.0, 0.0], [4.0, 4.0], [9.0, 0.0]], dtype=np.float32)
+    new = np.array([[5.0, 3.0], [1.0, -1.0]], dtype=np.float32)
+    # squared distances: (34, 2), (2, 34), (25, 65)
+    np.testing.assert_array_equal(follow_clusters(old, new), [1, 0, 0])
+    assert follow_clusters(old[:0], new).shape == (0,)
