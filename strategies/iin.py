@@ -7,17 +7,17 @@ the source of the principle. Axes: B faces.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ffd_continual.strategies.learner import Learner, Output
+from ffd_continual.strategies.learner import Output
 from ffd_continual.strategies.replay import Replay, ReplayConfig
 from ffd_continual.strategies.strategy import Context, State
+from ffd_continual.strategies.teacher import Teacher
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -53,11 +53,7 @@ class IINStrategy(Replay):
 
     def __init__(self, config: IINStrategyConfig, context: Context):
         super().__init__(config, context)
-        self.teacher: Learner | None = None
-
-    def modules(self) -> dict[str, nn.Module]:
-        """The teacher, which lives only while an experience is learnt, is no memory between experiences."""
-        return {}
+        self.teacher = Teacher()
 
     def _distils(self) -> bool:
         c = self.config
@@ -65,44 +61,28 @@ class IINStrategy(Replay):
 
     def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The learner as it came out of the last experience, with the new type's growth already done."""
-        self.teacher = None
+        self.teacher.drop()
         if strategy.position[0] > 0 and self._distils():
-            self.teacher = copy.deepcopy(strategy.learner)
-            self.teacher.requires_grad_(False)
-            self.teacher.eval()
-
-    @torch.no_grad()
-    def _old(self, strategy: FaceStrategy) -> Output:
-        assert self.teacher is not None
-        frozen = strategy.out.features.get("frozen")
-        judge = getattr(self.teacher, "judge_common", None)
-        old: Output = judge(frozen) if judge is not None and frozen is not None else self.teacher.look(strategy.mbatch)
-        return old
+            self.teacher.take(strategy.learner)
 
     def before_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """Add the distillation terms to the step's loss, each under its own name."""
-        if self.teacher is not None:
-            terms = distillation(strategy.out, self._old(strategy), self.config)
+        if self.teacher:
+            terms = distillation(*self.teacher.pair(strategy), self.config)
             strategy.losses |= {name: term.detach() for name, term in terms.items()}
             if terms:
                 strategy.loss = strategy.loss + torch.stack(list(terms.values())).sum()
 
     def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The teacher has done its part; the memory takes its share of the experience."""
-        self.teacher = None
+        self.teacher.drop()
         super().after_training_exp(strategy, **kwargs)
 
     def state_dict(self) -> State:
         """The memory, and inside an experience the teacher."""
         tensors, values = super().state_dict()
-        if self.teacher is not None:
-            tensors = tensors | {f"teacher.{k}": v for k, v in self.teacher.state_dict().items()}
-        return tensors, values
+        return tensors | self.teacher.state(), values
 
     def load_state_dict(self, state: State) -> None:
-        """Take both back; the teacher exists already, since the experience was opened again."""
-        tensors, values = state
-        taught = {k.removeprefix("teacher."): v for k, v in tensors.items() if k.startswith("teacher.")}
-        super().load_state_dict(({k: v for k, v in tensors.items() if not k.startswith("teacher.")}, values))
-        if self.teacher is not None and taught:
-            self.teacher.load_state_dict(taught)
+        """Take both back."""
+        super().load_state_dict((self.teacher.load(state[0]), state[1]))
