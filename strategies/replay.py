@@ -85,7 +85,7 @@ class Replay(Strategy):
 
     @torch.no_grad()
     def _features(self, strategy: FaceStrategy, rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        outs = [strategy.model(batch.image) for batch in strategy.faces(rows)]
+        outs = [strategy.learner.look(batch) for batch in strategy.faces(rows)]
         features = torch.cat([out.features["common"] for out in outs]).float().cpu().numpy()
         scores = torch.cat([torch.sigmoid(self.decide(out)) for out in outs]).float().cpu().numpy()
         return features, scores

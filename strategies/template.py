@@ -159,11 +159,17 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(fork_seeded(self.sources.seed, experience, 7))
                 learner.begin(name)
-                pool = np.concatenate([self.keeper.pool(experience), self.keeper.remembered()])
+                pool = self._at_hand(experience)
                 shown = pool[:: max(1, len(pool) // learner.met)] if learner.met else pool
                 with torch.no_grad():
                     learner.meet(self.faces(shown))
         return place(learner, self.device)
+
+    def _at_hand(self, experience: int) -> Rows:
+        """The experience's pool and what is remembered, each row once."""
+        rows = np.concatenate([self.keeper.pool(experience), self.keeper.remembered()])
+        _, first = np.unique(rows, return_index=True)
+        return rows[np.sort(first)]
 
     def experience_name(self, experience: int) -> str:
         """The forgery (or group) that an experience brings."""
@@ -173,6 +179,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     def make_optimizer(self, **kwargs: Any) -> None:
         """The configured optimizer over the learner's groups; its state does not outlive an experience."""
         groups = self.learner.param_groups(self.config.lr, self.config.weight_decay)
+        self.optimizer: torch.optim.Optimizer
         if self.config.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, lr=self.config.lr, momentum=0.9)
         else:
@@ -225,8 +232,8 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         for whole in self.dataloader:
             self.mbatch = whole
             self._unpack_minibatch()
-            whole_batch: Batch = self.mbatch
             self._before_training_iteration(**kwargs)
+            whole_batch: Batch = self.mbatch  # a strategy may have set some faces aside
             self.optimizer.zero_grad()
             pieces = torch.arange(len(whole_batch.target), device=self.device).chunk(self.config.accumulate)
             for piece in pieces:
@@ -253,7 +260,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     def _after_training_exp(self, **kwargs: Any) -> None:
         """The learner closes the experience before the strategy's memory does."""
         experience = self.position[0]
-        rows = np.concatenate([self.keeper.pool(experience), self.keeper.remembered()])
+        rows = self._at_hand(experience)
         self.model.eval()
         with torch.no_grad():
             self.learner.end(self.experience_name(experience), self.faces(rows))
