@@ -162,11 +162,14 @@ class Trunk(nn.Module):
         return self
 
     def extract(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, S, S) in 0..1 to the frozen stages' map (B, C_low, h, w)."""
+        """Pictures (B, 3, S, S) in 0..1 to the frozen stages' map (B, C_low, h, w).
+
+        Only pictures that ask for a gradient themselves (a perturbation that is sought) get one through those stages.
+        """
         x = (images - self.mean) / self.std
         if len(self.low) == 0:
             return x
-        with torch.no_grad():
+        with torch.set_grad_enabled(x.requires_grad):
             return self.low(x)  # type: ignore[no-any-return]
 
     def still(self, images: Tensor) -> Tensor:
