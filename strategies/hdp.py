@@ -133,7 +133,6 @@ class HDP(Strategy):
             raise FFDError("strategy hdp needs strategy.iterations of 1 or more and strategy.bound above 0.")
         self.deltas: list[Tensor] = []  # one (3, S, S) an experience that is over
         self.teacher = Teacher()
-        self.passed = 0  # faces of the step's batch that went by in earlier micro-batches
 
     # Stand-ins --------------------------------------------------------------------------------------------------
 
@@ -142,7 +141,7 @@ class HDP(Strategy):
         return min(batch - 2, round(batch * self.config.share)) if self.deltas else 0
 
     def draw(self, count: int, rng: np.random.Generator) -> Rows:
-        """Real faces of the current experience, for `before_forward` to perturb."""
+        """Real faces of the current experience, for `before_training_iteration` to perturb."""
         rows = self._real(len(self.deltas))
         laps = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
         return np.concatenate(laps)[:count]
@@ -172,22 +171,15 @@ class HDP(Strategy):
             self.teacher.take(learner)
 
     def before_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """A new batch begins."""
-        self.passed = 0
-
-    def before_forward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The drawn real faces at the batch's end become forged ones."""
-        count = self.replayed(strategy.config.batch)
+        """The drawn real faces, a batch's last ones, become forged ones."""
         batch: Batch = strategy.mbatch
-        slot = self.passed + torch.arange(len(batch.target), device=batch.target.device)
-        self.passed += len(batch.target)
-        if not count:
-            return
-        where = slot >= strategy.config.batch - count
-        rng = keyed_generator(_WHICH, self.context.seed, *strategy.position)
-        whose = torch.from_numpy(rng.integers(len(self.deltas), size=strategy.config.batch)).to(slot.device)
-        deltas = torch.stack(self.deltas).to(batch.image.device)
-        strategy.mbatch = stand_ins(batch, where, deltas, whose[slot], self._forgeries().to(slot.device))
+        count, size = self.replayed(strategy.config.batch), len(batch.target)
+        if count:
+            where = torch.arange(size, device=strategy.device) >= size - count
+            rng = keyed_generator(_WHICH, self.context.seed, *strategy.position)
+            whose = torch.from_numpy(rng.integers(len(self.deltas), size=size)).to(strategy.device)
+            deltas = torch.stack(self.deltas).to(strategy.device)
+            strategy.mbatch = stand_ins(batch, where, deltas, whose, self._forgeries().to(strategy.device))
 
     # Distillation -----------------------------------------------------------------------------------------------
 

@@ -111,22 +111,22 @@ def test_without_stand_ins_and_distillation_it_is_naive(workshop: Any) -> None:
     assert loud.losses != naive.losses
 
 
-def test_micro_batches_hold_the_same_stand_ins(workshop: Any) -> None:
-    """Which faces are perturbed, and with what, does not hang on how the batch is cut."""
-    seen: dict[int, list[float]] = {}
-    for pieces in (1, 4):
-        run = workshop.train("plain", "hdp", experiences=1, steps=1)
-        agent = run.agent
-        run.parts.keeper.before_training_iteration(agent)
-        agent.position = (1, 0)
-        batch = train_batch(run.parts.sources, next(iter(StepPlan(run.parts.keeper, run.parts.sources, 1, 8, 0, 1))))
-        seen[pieces] = []
-        for piece in torch.arange(8).chunk(pieces):
-            agent.mbatch = batch.take(piece)
-            run.parts.keeper.before_forward(agent)
-            seen[pieces] += [float(v) for v in agent.mbatch.image.sum((1, 2, 3))]
-            seen[pieces] += [float(v) for v in agent.mbatch.target]
-    assert sorted(seen[1]) == pytest.approx(sorted(seen[4]))
+def test_a_batch_ends_with_perturbed_real_faces_of_the_experience(workshop: Any) -> None:
+    run = workshop.train("plain", "hdp", experiences=2)
+    keeper, agent = run.parts.keeper, run.agent
+    plan = StepPlan(keeper, run.parts.sources, 2, 8, 0, 1)
+    given = train_batch(run.parts.sources, next(iter(plan)))
+    agent.position, agent.mbatch = (2, 0), given
+    keeper.before_training_iteration(agent)
+    made = agent.mbatch
+    assert given.target.tolist() == [0, 0, 0, 1, 1, 0, 0, 0]  # a third of eight are drawn, all of them real
+    assert set(given.experience.tolist()) == {2}
+    assert made.target.tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert set(made.experience[5:].tolist()) <= {0, 1}
+    for face in range(5, 8):
+        delta = keeper.deltas[int(made.experience[face])]
+        assert torch.equal(made.image[face], (given.image[face] + delta).clamp(0, 1))
+        assert int(made.forgery[face]) == int(made.experience[face]) + 1  # alpha, beta, gamma in the manifest's order
 
 
 @pytest.mark.parametrize(
