@@ -90,9 +90,10 @@ def restore(learner: Learner, keeper: Strategy, checkpoint: Checkpoint, where: P
         ) from error
 
 
-def parameter_names(learner: Learner) -> dict[int, str]:
-    """id(parameter) to its name."""
-    return {id(p): name for name, p in learner.named_parameters()}
+def parameter_names(learner: Learner, keeper: Strategy) -> dict[int, str]:
+    """id(parameter) to its name: the learner's, and those of the networks that the strategy keeps."""
+    own = {id(p): f"strategy.{m}.{name}" for m, net in keeper.modules().items() for name, p in net.named_parameters()}
+    return own | {id(p): name for name, p in learner.named_parameters()}
 
 
 def latest_safe_point(folder: Path, experience: int) -> Path | None:
@@ -123,7 +124,7 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
         if found is not None:
             path, checkpoint = found
             restore(strategy.learner, strategy.keeper, checkpoint, path)
-            names = parameter_names(strategy.learner)
+            names = parameter_names(strategy.learner, strategy.keeper)
             load_optimizer(strategy.optimizer, names, _named(checkpoint.tensors, "optimizer."))
         self.saved_at = time.monotonic()
 
@@ -139,7 +140,7 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
         """One safe point; older ones but the last two are removed after it is whole."""
         experience, step = strategy.position
         state = state_of(strategy.learner, strategy.keeper, strategy.position, self.threads, self.trained())
-        moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.learner))
+        moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.learner, strategy.keeper))
         tensors = state.tensors | {f"optimizer.{k}": v for k, v in moments.items()}
         save_checkpoint(self.folder / f"e{experience:03d}_s{step:07d}", Checkpoint(tensors, state.meta))
         for old in sorted(p for p in self.folder.glob("e*_s*") if p.suffix == "")[:-KEPT]:
