@@ -68,13 +68,14 @@ def score_faces(learner: Learner, decide: Callable[[Output], Tensor], batches: I
 
 
 def _localised(table: pd.DataFrame, trace: Tensor, batch: Batch) -> None:
-    """IoU and pixel AUC of the trace map for forged faces whose mask is known."""
+    """IoU (at probability 0.5) and pixel AUC of the trace map, enlarged to the faces' size, for forged faces whose mask
+    is known; pixel AUC is NaN where all pixels are forged."""
     size = batch.mask.shape[-2:]
     maps = torch.sigmoid(torch.nn.functional.interpolate(trace, size=size, mode="bilinear")).squeeze(1).cpu().numpy()
     masks = batch.mask.squeeze(1).cpu().numpy() > 0.5
     usable = (batch.mask_known & (batch.target == 1)).cpu().numpy()
     for i in np.flatnonzero(usable):
-        if masks[i].any() and not masks[i].all():
+        if masks[i].any():
             table.loc[i, "iou"] = mask_iou(maps[i], masks[i])
             table.loc[i, "pixel_auc"] = pixel_auc(maps[i], masks[i])
 

@@ -5,12 +5,14 @@ The matrix is a tidy table with columns after (int, -1 = the untrained model), o
 
 Predictions, one row a model and test face: after, on, stream, label (1 = forged), z (higher = more forged); and where
 known row (in the manifest), path, forgery, identity, video, p (calibrated probability), threshold (on z, chosen on
-validation, one value an `after`), iou and pixel_auc (of the trace map). Any measure can be recomputed from them.
+validation, one value an `after`), iou and pixel_auc (of the trace map on a forged face whose mask is known; IoU at
+probability 0.5, sigmoid of the map's logit). Any measure can be recomputed from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from ffd_continual.metrics import (
     METRICS,
+    BatchedMetric,
     Bools,
     Floats,
     as_labels_and_scores,
@@ -77,6 +80,12 @@ def batched_mean(_labels: Bools, values: Floats, weights: Floats) -> Floats:
         return np.asarray((weights[:, known] @ values[known]) / weights[:, known].sum(axis=1))
 
 
+#: name -> (measure, the column of scores it reads); those of the trace are means over the faces that have one.
+MEASURED: Mapping[str, tuple[BatchedMetric, str]] = MappingProxyType(
+    {**METRICS, **{trace: (batched_mean, trace) for trace in TRACES}}
+)
+
+
 class Cell(NamedTuple):
     """The faces (or videos) of one model on one stream; rows index the table of predictions."""
 
@@ -116,7 +125,7 @@ def matrix_from_predictions(
     seed: int = 0,
     score: str = "z",
     levels: Sequence[str] = ("frame", "video"),
-    intervals_of: Collection[str] = ("auc", "acc"),
+    intervals_of: Collection[str] = ("auc", "acc", *TRACES),
 ) -> pd.DataFrame:
     """Every measure of every (after, on, stream), see the module's text for both tables.
 
@@ -131,11 +140,10 @@ def matrix_from_predictions(
             raise FFDError(f"the table of predictions holds {doubled} faces twice for the same model and stream")
     _, groups, count = resampling_groups(predictions)
     counts = draw_counts(count, samples, np.random.default_rng(seed)) if samples and count > 1 else np.zeros((0, count))
-    measures = {**METRICS, **{trace: (batched_mean, trace) for trace in TRACES}}
     rows: list[tuple[Any, ...]] = []
     for level in levels:
         for cell in cells_of(predictions, level, score):
-            for name, (metric, column) in measures.items():
+            for name, (metric, column) in MEASURED.items():
                 if column not in cell.columns:
                     continue
                 values = cell.columns[column]
@@ -213,12 +221,18 @@ def last_experience(matrix: pd.DataFrame, order: Sequence[str]) -> int:
     return last
 
 
+def summarised(matrix: pd.DataFrame, level: str) -> tuple[str, ...]:
+    """The metrics that a summary holds: AUC and ACC, and those of the trace map where one was measured."""
+    there = matrix[(matrix["level"] == level) & matrix["value"].notna()]["metric"].unique()
+    return ("auc", "acc", *(trace for trace in TRACES if trace in there))
+
+
 def summarise(
     matrix: pd.DataFrame,
     order: Sequence[str],
     self_made: Collection[str] = (),
     level: str = "frame",
-    metrics: Sequence[str] = ("auc", "acc"),
+    metrics: Sequence[str] = (),
 ) -> dict[str, Any]:
     """{"order", "after", "self_made", "level", metric: {figure: value or None, curves}}, ready for JSON.
 
@@ -236,7 +250,7 @@ def summarise(
         "unseen_streams": sorted(set(matrix.loc[matrix["stream"] == "unseen", "on"]) - set(self_made)),
     }
     steps = sorted({int(i) for i in matrix["after"]})
-    for metric in metrics:
+    for metric in metrics or summarised(matrix, level):
         test, unseen = (_cells(matrix, stream, metric, level) for stream in ("test", "unseen"))
         per_step = {i: figures(test, unseen, order, i, self_made) for i in steps}
         one: dict[str, Any] = {name: number(values[0]) for name, values in per_step[last].items()} if last >= 0 else {}

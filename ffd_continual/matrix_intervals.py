@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ffd_continual.matrix import (
+    MEASURED,
     UNTRAINED,
     cells_of,
     figures,
@@ -16,8 +17,9 @@ from ffd_continual.matrix import (
     number,
     resampling_groups,
     summarise,
+    summarised,
 )
-from ffd_continual.metrics import METRICS, Floats, draw_counts, percentile_interval, resample
+from ffd_continual.metrics import Floats, draw_counts, percentile_interval, resample
 
 LINES = {
     "aa": "average (AA)",
@@ -28,12 +30,15 @@ LINES = {
 }
 
 
+TRACE_LINES = {"iou": "trace IoU at 0.5", "pixel_auc": "trace pixel AUC"}
+
+
 def summarise_with_ci(
     predictions: pd.DataFrame,
     order: Sequence[str],
     self_made: Collection[str] = (),
     level: str = "frame",
-    metrics: Sequence[str] = ("auc", "acc"),
+    metrics: Sequence[str] = (),
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -44,13 +49,14 @@ def summarise_with_ci(
     is skipped for that figure, and the most skipped of any figure is reported. Predictions as in `matrix`.
     """
     matrix = matrix_from_predictions(predictions, levels=(level,))
+    metrics = metrics or summarised(matrix, level)
     result = summarise(matrix, order, self_made, level, metrics)
     last = int(result["after"])
     unit, groups, count = resampling_groups(predictions)
     counts = draw_counts(count, samples, np.random.default_rng(seed)) if count > 1 else np.zeros((0, count))
     skipped = 0
     for metric in metrics:
-        measure, column = METRICS[metric]
+        measure, column = MEASURED[metric]
         cells: dict[str, dict[tuple[int, str], Floats]] = {"test": {}, "unseen": {}}
         for cell in cells_of(predictions, level):
             if cell.stream in cells and column in cell.columns:
@@ -91,6 +97,14 @@ def _figure_lines(summary: dict[str, Any]) -> list[str]:
             text = "-" if value is None else f"{value:.3f}"
             texts.append(text + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""))
         lines.append((f"{words:20s}" + "".join(f"{t:24s}" for t in texts)).rstrip())
+    for trace, words in TRACE_LINES.items():
+        shown = [
+            f"{where} {value:.3f}"
+            for where, key in (("learnt", "aa"), ("unseen", "unseen"))
+            if (value := summary.get(trace, {}).get(key)) is not None
+        ]
+        if shown:
+            lines.append(f"{words:20s}" + ", ".join(shown))
     boot = summary.get("bootstrap")
     if boot:
         lines.append(f"[ ] 95 % interval, {boot['samples']} resamples of {boot['groups']} {boot['unit']}")

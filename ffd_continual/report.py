@@ -11,7 +11,7 @@ import pandas as pd
 
 from ffd_continual import report_extras as extras
 from ffd_continual import report_sections as sections
-from ffd_continual.matrix import FIGURES
+from ffd_continual.matrix import FIGURES, TRACES
 from ffd_continual.report_data import RunData, read_run
 from ffd_continual.report_html import page
 from ffd_continual.report_panels import forgetting_panels, loss_panels, unseen_panels
@@ -28,6 +28,7 @@ def page_sections(run: RunData) -> list[tuple[str, str, str]]:
         ("forgetting", "Forgetting curves", sections.forgetting(run)),
         ("unseen", "Unseen forgeries", sections.unseen(run)),
         ("matrix", "The matrix", sections.matrix(run)),
+        ("localisation", "Localisation", extras.localisation(run)),
         ("streams", "Every measure", sections.streams(run)),
     ]
     if run.controls:
@@ -47,7 +48,7 @@ def figure_table(run: RunData) -> pd.DataFrame:
     """The headline figures as a table: metric, level, figure, value, low, high."""
     rows: list[dict[str, Any]] = []
     for level, summary in (("frame", run.summary), ("video", run.videos)):
-        for metric in ("auc", "acc"):
+        for metric in ("auc", "acc", *TRACES):
             one = summary.get(metric, {})
             for figure in FIGURES:
                 low, high = one.get("ci", {}).get(figure, (None, None))

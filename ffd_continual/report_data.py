@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 import yaml
 
-from ffd_continual.matrix import KEYS, MATRIX_COLUMNS, check_columns, matrix_from_predictions, summarise
+from ffd_continual.matrix import KEYS, MATRIX_COLUMNS, check_columns, matrix_from_predictions, summarise, summarised
 from ffd_continual.matrix_intervals import summarise_with_ci
 from ffd_continual.scenarios.errors import FFDError
 
@@ -204,7 +204,7 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
         check_columns(matrix, MATRIX_COLUMNS, str(table))
         order = _order(folder, stored, settings, list(dict.fromkeys(matrix.query("stream == 'test'")["on"])))
         summary = summarise(matrix, order, self_made)
-        for metric in ("auc", "acc"):
+        for metric in summarised(matrix, "frame"):
             summary[metric]["ci"] = stored.get(metric, {}).get("ci", {})
         summary["bootstrap"] = stored.get("bootstrap")
     title = settings.get("name") if isinstance(settings, dict) else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
+from ffd_continual.matrix import TRACES
 from ffd_continual.report_charts import escape
 from ffd_continual.report_data import RunData
 from ffd_continual.report_html import show, table
@@ -40,15 +42,69 @@ def samples(run: RunData) -> str:
         alt = f"{'forged' if forged else 'real'} face, {escape(kind)}"
         images = f'<img src="{data_uri(picture)}" alt="{alt}">'
         if mapped is not None:
-            images += f'<img src="{data_uri(mapped)}" alt="trace map of the same face">'
+            way = "Grad-CAM" if entry.get("map_kind") == "Grad-CAM" else "trace map"
+            images += f'<img src="{data_uri(mapped)}" alt="{way} of the same face">'
+            said += "<br>Grad-CAM" if way == "Grad-CAM" else ""
         group.append(f'<figure><div class="pair">{images}</div><figcaption>{words}{said}</figcaption></figure>')
     body = "".join(f'<h3>{escape(kind)}</h3><div class="faces">{"".join(g)}</div>' for kind, g in groups.items() if g)
+    if not body:
+        return ""
+    drawn = {entry.get("map_kind", "trace") for entry in run.samples if entry.get("map")}
+    text = "Test faces. Faces called forged are forged, by the method named."
+    if "trace" in drawn:
+        text += " Beside each, where the detector sees the trace of a forgery: the brighter, the surer."
+    if "Grad-CAM" in drawn:
+        text += (
+            " This learner has no trace map: beside each, Grad-CAM shows what spoke for forged, each map scaled to its "
+            "own maximum. It is not trained to find changed pixels and is not measured."
+        )
+    if any(entry.get("mask") for entry in run.samples):
+        text += " Cyan: the outline of what was really changed."
+    return f"<p>{text}</p>{body}"
+
+
+def localisation(run: RunData) -> str:
+    """How well the trace map finds the changed pixels, stream by stream; empty for a learner without one."""
+    named = [("test", name) for name in run.order] + [("unseen", name) for name in run.unseen]
+    curves = {
+        (trace, stream, name): {p.after: p for p in run.curve(stream, name, trace)}
+        for trace in TRACES
+        for stream, name in named
+    }
+    if not any(math.isfinite(p.value) for curve in curves.values() for p in curve.values()):
+        return ""
+
+    def cell(trace: str, stream: str, name: str, after: int) -> str:
+        point = curves[trace, stream, name].get(after)
+        if point is None or not math.isfinite(point.value):
+            return "–"
+        spread = f" <small>[{show(point.low)}, {show(point.high)}]</small>" if math.isfinite(point.low) else ""
+        return f"{show(point.value)}{spread}"
+
+    rows = []
+    for stream, name in named:
+        learnt = run.order.index(name) if stream == "test" else -1
+        early = cell("iou", stream, name, learnt) if 0 <= learnt <= run.last else "–"
+        note = " <small>unseen</small>" if stream == "unseen" else ""
+        rows.append([escape(name) + note, *(cell(t, stream, name, run.last) for t in TRACES), early])
+    for key, words in (("aa", "mean, learnt"), ("unseen", "mean, unseen")):
+        if any(run.summary.get(t, {}).get(key) is not None for t in TRACES):
+            means = [_with_interval(run.summary.get(t, {}), key) for t in TRACES]
+            early = _with_interval(run.summary.get("iou", {}), "diagonal") if key == "aa" else "–"
+            rows.append([f"<b>{words}</b>", *means, early])
+    heads = ["Tested on", "IoU", "Pixel AUC", "IoU when just learnt"]
     return (
-        "<p>Test faces, and beside each where the detector sees the trace of a forgery: the brighter, the surer. Cyan: "
-        "the outline of what was really changed. Faces called forged are forged, by the method named.</p>" + body
-        if body
-        else ""
+        "<p>Does the trace map find what was changed? Mean over the forged faces whose changed pixels are known; real "
+        "faces do not count. IoU is the overlap of changed pixels with the map where its probability is 0.5 or more; "
+        "pixel AUC needs no threshold (0.5 is guessing). In brackets: 95 % intervals.</p>"
+        + table(heads, rows, {1, 2, 3})
     )
+
+
+def _with_interval(figures: dict[str, Any], key: str) -> str:
+    low, high = figures.get("ci", {}).get(key, (None, None))
+    spread = f" <small>[{show(low)}, {show(high)}]</small>" if low is not None and high is not None else ""
+    return f"{show(figures.get(key))}{spread}"
 
 
 class Control(NamedTuple):

@@ -37,7 +37,7 @@ MEASURES = {
     "tpr10": ("TPR@10%", "forged faces found when one real face in ten raises a false alarm"),
     "tpr1": ("TPR@1%", "forged faces found when one real face in a hundred raises a false alarm"),
     "ece": ("ECE", "how far the stated probabilities lie from the observed frequencies; 0 is honest"),
-    "iou": ("IoU", "overlap of the trace map with the pixels that were really changed"),
+    "iou": ("IoU", "overlap of the trace map, cut at probability 0.5, with the pixels that were really changed"),
     "pixel_auc": ("pixel AUC", "chance that a changed pixel scores above an unchanged one"),
 }
 

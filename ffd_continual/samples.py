@@ -1,4 +1,7 @@
-"""Sample pictures of a finished run: faces of each test and unseen stream with their trace maps and true masks."""
+"""Sample pictures of a finished run: faces of each test and unseen stream with their trace maps and true masks.
+
+A learner without a trace map is shown by Grad-CAM, and the index says so (`map_kind`).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ import torch
 from torch import Tensor
 
 from ffd_continual.assemble import Parts
+from ffd_continual.gradcam import grad_cam
 from ffd_continual.run_folder import write_text
 from ffd_continual.scenarios.dataset import plain_batch
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.strategies.learner import Learner, Output
 
 
 def _save(path: Path, image: np.ndarray[Any, Any]) -> None:
@@ -21,9 +27,18 @@ def _save(path: Path, image: np.ndarray[Any, Any]) -> None:
     cv2.imwrite(str(path), np.ascontiguousarray(shown))
 
 
-def _grey(plane: Tensor, side: int) -> np.ndarray[Any, Any]:
-    resized = torch.nn.functional.interpolate(plane[None], size=(side, side), mode="bilinear")[0, 0]
-    return (torch.sigmoid(resized) * 255).round().byte().cpu().numpy()
+def _map_of(learner: Learner, images: Tensor, out: Output, side: int) -> tuple[np.ndarray[Any, Any] | None, str]:
+    """One face's map (side, side), 0..255, and its kind: the trace's probability, else Grad-CAM over its maximum."""
+    if "trace" in out.maps:
+        plane, kind = out.maps["trace"], "trace"
+    else:
+        try:
+            plane, kind = grad_cam(learner, images), "Grad-CAM"
+        except FFDError:  # no convolution: there is no map to show
+            return None, ""
+    wide = torch.nn.functional.interpolate(plane.float(), size=(side, side), mode="bilinear")[0, 0]
+    share = torch.sigmoid(wide) if kind == "trace" else wide / wide.max().clamp_min(1e-12)
+    return (share * 255).round().byte().cpu().numpy(), kind
 
 
 @torch.no_grad()
@@ -45,7 +60,8 @@ def write_samples(folder: Path, parts: Parts, count: int) -> None:
                 chosen += [(stream, "real", int(real[i])) for i in np.linspace(0, len(real) - 1, count).astype(int)]
     for n, (stream, name, row) in enumerate(chosen):
         batch = plain_batch(parts.sources, [row])
-        out = parts.learner(batch.image.to(parts.device))
+        images = batch.image.to(parts.device)
+        out = parts.learner(images)
         slot = table.slot[row]
         stem = f"{n:03d}_{name.replace('/', '_')}"
         entry: dict[str, Any] = {
@@ -53,9 +69,10 @@ def write_samples(folder: Path, parts: Parts, count: int) -> None:
             "z": float(parts.keeper.decide(out)[0]), "picture": f"{stem}.png",
         }  # fmt: skip
         _save(folder / f"{stem}.png", np.asarray(table.pictures[slot]))
-        if "trace" in out.maps:
-            _save(folder / f"{stem}_map.png", _grey(out.maps["trace"][0], table.size))
-            entry["map"] = f"{stem}_map.png"
+        shown, kind = _map_of(parts.learner, images, out, table.size)
+        if shown is not None:
+            _save(folder / f"{stem}_map.png", shown)
+            entry |= {"map": f"{stem}_map.png", "map_kind": kind}
         if len(table.masks) and table.mask_known[slot]:
             _save(folder / f"{stem}_mask.png", np.asarray(table.masks[slot]))
             entry["mask"] = f"{stem}_mask.png"

@@ -179,8 +179,8 @@ def test_page_is_whole_and_offline(html: str) -> None:
 def test_page_has_every_section(html: str) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", html)
     assert headings == [
-        "Forgetting curves", "Unseen forgeries", "The matrix", "Every measure", "Controls of the data", "Sample faces",
-        "Losses", "Costs", "Configuration and environment",
+        "Forgetting curves", "Unseen forgeries", "The matrix", "Localisation", "Every measure", "Controls of the data",
+        "Sample faces", "Losses", "Costs", "Configuration and environment",
     ]  # fmt: skip
     for words in (
         "Forgetting, signed",
