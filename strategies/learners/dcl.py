@@ -193,15 +193,16 @@ class DCL(Learner):
 
     @torch.no_grad()
     def _key(self, images: Tensor) -> Tensor:
-        """k = f_k(v_2(x)) squeezed, flat and of unit length (B, D), after f_k has followed f_q (Eq. 1)."""
-        follow(self.key_trunk, self.trunk.high, self.config.beta)
-        follow(self.key_squeeze, self.squeeze, self.config.beta)
+        """k = f_k(v_2(x)) squeezed, flat and of unit length (B, D)."""
         key: Tensor = self.key_squeeze(self.key_trunk(self.trunk.extract(images)))
         return F.normalize(key.flatten(1).float(), dim=1)
 
     def step(self, batch: Batch) -> tuple[Output, Losses]:
         """Eq. 10, its terms by name and with their weights: decision, inter, intra_real, intra_forged."""
         config = self.config
+        if config.inter:  # Eq. 1, before this batch moves f_q's normalisation statistics
+            follow(self.key_trunk, self.trunk.high, config.beta)
+            follow(self.key_squeeze, self.squeeze, config.beta)
         first, second = self._views(batch)
         maps = self.trunk(first.image)
         out = self._judge(maps)

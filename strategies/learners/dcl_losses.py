@@ -27,7 +27,7 @@ def stored_similarity(query: Tensor, stored: Tensor, tau: float) -> Tensor:
     take one pass, and autograd holds none of them, so the ring may be written to before the backward pass.
     """
     with torch.no_grad():
-        weights = query @ stored.T / tau
+        weights = (query / tau) @ stored.T
         largest = weights.amax(1, keepdim=True)
         total = weights.sub_(largest).exp_().sum(1, keepdim=True)
         value = (largest + total.log()).squeeze(1)
