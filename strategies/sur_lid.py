@@ -134,7 +134,7 @@ class SURLID(Replay):
         """`filled` mixed features (N, D) of each stored group, and their groups (N,)."""
         rng = keyed_generator(_FILL, self.context.seed, *strategy.position)
         pairs = []
-        for group in self.groups.unique().tolist():
+        for group in sorted(set(self.groups.tolist())):
             members = (self.groups == group).nonzero().squeeze(1).cpu().numpy()
             pairs.append(rng.choice(members, size=(2, self.config.filled)))
         first, second = torch.from_numpy(np.concatenate(pairs, axis=1)).to(self.stored.device)

@@ -29,9 +29,8 @@ def grid_shuffle(images: Tensor, cells: int, orders: Tensor) -> Tensor:
     pieces = inner.reshape(count, planes, cells, side, cells, side).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     moved = pieces[torch.arange(count, device=images.device)[:, None], orders]
     shuffled = images.clone()
-    shuffled[:, :, : side * cells, : side * cells] = (
-        moved.unflatten(1, (cells, cells)).permute(0, 3, 1, 4, 2, 5).reshape(inner.shape)
-    )
+    whole = moved.reshape(count, cells, cells, planes, side, side).permute(0, 3, 1, 4, 2, 5)
+    shuffled[:, :, : side * cells, : side * cells] = whole.reshape(inner.shape)
     return shuffled
 
 
@@ -107,5 +106,7 @@ def align(new: Tensor, old: Tensor, share: float) -> Tensor:
 
     new, old: weights of two heads, any one shape. The length of `new` stays; its angle to `old` shrinks.
     """
-    turned = (1.0 - share) * new / new.norm().clamp_min(1e-12) + share * old / old.norm().clamp_min(1e-12)
-    return new.norm() * turned / turned.norm().clamp_min(1e-12)
+    length: Tensor = new.norm()
+    turned = (1.0 - share) * new / length.clamp_min(1e-12) + share * old / old.norm().clamp_min(1e-12)
+    aligned: Tensor = length * turned / turned.norm().clamp_min(1e-12)
+    return aligned

@@ -74,12 +74,8 @@ def test_without_its_terms_it_is_replay(workshop: Any) -> None:
     off = {"logit_weight": 0.0, "representation_weight": 0.0}
     replay = workshop.train("plain", "replay", experiences=2)
     silent = workshop.train("plain", "cored", keep=off, experiences=2)
-    loud = workshop.train("plain", "cored", experiences=2)
-    steps = replay.config.train.steps
     assert silent.losses == replay.losses
     assert all(torch.equal(replay.weights[name], value) for name, value in silent.weights.items())
-    assert loud.losses[:steps] == replay.losses[:steps]  # nothing to keep yet
-    assert loud.losses[steps]["loss"] > loud.losses[steps]["decision"]
 
 
 def test_kept_features_and_learners_that_blend_work_too(workshop: Any) -> None:

@@ -83,7 +83,7 @@ def test_stand_ins_are_real_faces_with_a_past_perturbation(workshop: Any) -> Non
 def test_a_run_finds_one_bounded_perturbation_an_experience_that_fools(workshop: Any) -> None:
     kept: list[list[torch.Tensor]] = []
     run = workshop.train(
-        "plain", "hdp", after=lambda _, parts: kept.append([d.clone() for d in parts.keeper.deltas]), steps=6, lr=3e-3
+        "plain", "hdp", after=lambda _, parts: kept.append([d.clone() for d in parts.keeper.deltas]), steps=3, lr=3e-3
     )
     assert [len(deltas) for deltas in kept] == [1, 2, 3]
     assert torch.equal(kept[0][0], kept[2][0])  # never changed again
@@ -106,9 +106,6 @@ def test_without_stand_ins_and_distillation_it_is_naive(workshop: Any) -> None:
     silent = workshop.train("plain", "hdp", keep={"share": 0.0, "real_weight": 0.0}, experiences=2)
     assert silent.losses == naive.losses
     assert all(torch.equal(naive.weights[name], value) for name, value in silent.weights.items())
-    loud = workshop.train("plain", "hdp", experiences=2)
-    assert loud.losses[: loud.config.train.steps] == naive.losses[: loud.config.train.steps]
-    assert loud.losses != naive.losses
 
 
 def test_a_batch_ends_with_perturbed_real_faces_of_the_experience(workshop: Any) -> None:
@@ -142,5 +139,8 @@ def test_learners_without_gradients_to_pixels_are_refused(
 ) -> None:
     with pytest.raises(FFDError, match=said):
         workshop.train(learner, "hdp", learn=learn, experiences=1, **train)
+
+
+def test_settings_that_mean_nothing_are_refused(workshop: Any) -> None:
     with pytest.raises(FFDError, match="iterations"):
         workshop.parts("plain", "hdp", keep={"iterations": 0})
