@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    except KeyboardInterrupt:
-        print("\nffd: stopped. A run goes on with `ffd resume RUN`.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print(f"\nffd: stopped. {str(error) or 'A run goes on with `ffd resume RUN`.'}", file=sys.stderr)
         return 130
 
 

@@ -42,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
         skip_bad=args.skip_bad,
         progress=not args.quiet,
     )
-    print(summary(forge_dataset(sources, args.out, config)))
+    try:
+        made = forge_dataset(sources, args.out, config)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("The same `ffd forge` command goes on where it stopped.") from None
+    print(summary(made))
     return 0
 
 

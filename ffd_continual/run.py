@@ -28,6 +28,7 @@ from ffd_continual.samples import write_samples
 from ffd_continual.saving import SafePoints, latest_safe_point, restore, state_of
 from ffd_continual.scalars import ScalarLog
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy, LossError, place
 
@@ -88,6 +89,13 @@ def resume(path: Path) -> Path:
 
 
 def _run(config: RunConfig, folder: RunFolder) -> Path:
+    try:
+        return _stream(config, folder)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"`ffd resume {folder.path}` goes on from there.") from None
+
+
+def _stream(config: RunConfig, folder: RunFolder) -> Path:
     torch.set_num_threads(config.train.threads)
     cv2.setNumThreads(1)  # OpenCV's own pool would compete with torch's
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -101,7 +109,8 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
     names = parts.scenario.experiences
     learnt = _learnt(folder, len(names))
     clock = _Clock(folder.path / "clock.json")
-    inside = SafePoints(folder.safe_points, config.checkpoint, config.train.threads, True, clock.trained)
+    stopping = Stopping()
+    inside = SafePoints(folder.safe_points, config.checkpoint, config.train.threads, True, clock.trained, stopping)
     found = inside.find(learnt) if learnt < len(names) else None
     begun = int(found[1].meta["position"][1]) if found else 0
     scalars = ScalarLog(folder.scalars, folder.path / "events", names, learnt * config.train.steps + begun)
@@ -119,7 +128,7 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
             else:
                 if len(parts.learner.growth) < experience:  # fewer also where lost predictions were made again
                     _load(parts, folder.after(experience - 1))
-                _learn(agent, parts, folder, experience, begun if experience == learnt else 0, clock)
+                _learn(agent, parts, folder, experience, begun if experience == learnt else 0, clock, stopping)
             _measure(agent, parts, folder, config, experience, clock)
     finally:
         scalars.close()
@@ -148,11 +157,20 @@ def _load(parts: Parts, path: Path) -> None:
     place(parts.learner, parts.device)
 
 
-def _learn(agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int, begun: int, clock: _Clock) -> None:
+def _learn(
+    agent: FaceStrategy,
+    parts: Parts,
+    folder: RunFolder,
+    experience: int,
+    begun: int,
+    clock: _Clock,
+    stopping: Stopping,
+) -> None:
     clock.began = time.monotonic()
     agent.position = (experience, begun)
     try:
-        agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
+        with stopping:
+            agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
     except LossError as error:
         good = latest_safe_point(folder.safe_points, experience) or folder.after(experience - 1)
         kept = f"The last good checkpoint is {good}." if good.is_dir() else "No checkpoint was written before."
@@ -162,6 +180,8 @@ def _learn(agent: FaceStrategy, parts: Parts, folder: RunFolder, experience: int
     save_checkpoint(folder.after(experience), state)
     shutil.rmtree(folder.safe_points, ignore_errors=True)
     clock.save()
+    if stopping.asked:
+        raise KeyboardInterrupt
 
 
 def _valid_rows(parts: Parts, experience: int) -> Rows:

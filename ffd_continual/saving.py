@@ -22,6 +22,7 @@ from ffd_continual.checkpoint import (
 )
 from ffd_continual.config import CheckpointConfig
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Strategy
 from ffd_continual.strategies.template import FaceStrategy
@@ -106,11 +107,18 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
     """Saves at step boundaries every N minutes or steps; at an experience's start takes the last one back."""
 
     def __init__(
-        self, folder: Path, config: CheckpointConfig, threads: int, resume: bool, trained: Callable[[], float]
+        self,
+        folder: Path,
+        config: CheckpointConfig,
+        threads: int,
+        resume: bool,
+        trained: Callable[[], float],
+        stopping: Stopping,
     ):
         super().__init__()
         self.folder, self.config, self.threads, self.resume = folder, config, threads, resume
         self.trained = trained  # seconds of training up to now
+        self.stopping = stopping  # whether the user wants to end here
         self.saved_at = time.monotonic()
 
     def find(self, experience: int) -> tuple[Path, Checkpoint] | None:
@@ -129,12 +137,14 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
         self.saved_at = time.monotonic()
 
     def after_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """Save when it is time."""
+        """Save when it is time, or when Ctrl-C was pressed: then training ends here."""
         experience, step = strategy.position
         by_steps = self.config.steps > 0 and step % self.config.steps == 0
         due = by_steps or time.monotonic() - self.saved_at >= self.config.minutes * 60
-        if due and step < strategy.config.steps:
+        if (due or self.stopping.asked) and step < strategy.config.steps:  # after the last step all of it is saved
             self.save(strategy)
+            if self.stopping.asked:
+                raise KeyboardInterrupt
 
     def save(self, strategy: FaceStrategy) -> None:
         """One safe point; older ones but the last two are removed after it is whole."""

@@ -110,7 +110,10 @@ def run(args: argparse.Namespace) -> int:
             folder = args.out / f"{method}-s{seed}"
             if not (folder / "summary.json").exists():
                 print(f"\n== {method}, seed {seed}: {folder}")
-                resume(folder) if RunFolder(folder).config.exists() else start(config, folder)
+                try:
+                    resume(folder) if RunFolder(folder).config.exists() else start(config, folder)
+                except KeyboardInterrupt:
+                    raise KeyboardInterrupt("The same `ffd sweep` command goes on where it stopped.") from None
             _write_rows(args.out, list(cells))
     print("\n" + mean_table(_write_rows(args.out, list(cells))))
     return 0

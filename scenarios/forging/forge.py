@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -97,7 +98,7 @@ def forge_portraits(
         done=finished.keys(),
         progress=config.progress,
     )
-    with journal.opened() as write:
+    with closing(made_faces), journal.opened() as write:  # closed: its processes end before an error is reported
         for made in made_faces:
             name = faces[made.index].name
             if made.forged is not None:

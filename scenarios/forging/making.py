@@ -7,10 +7,8 @@ workers nor the order matters. Photographs and rendered portraits take the same 
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import signal
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Face, Picture, resize_face
 from ffd_continual.scenarios.forging.contract import FAMILIES, Family, Fitted, Forged, load_family
+from ffd_continual.scenarios.workers import worker_pool
 
 SPLITS = ("train", "valid", "test")
 # Forging happens at half as many pixels again as the result has: the common reduction afterwards takes the blur of
@@ -133,7 +132,6 @@ class _Worker:
 
 
 def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it ends the pool in order
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
@@ -163,7 +161,7 @@ def forge_faces(
     per_family: int | None = None,
     done: Collection[tuple[str, str]] = (),
     progress: bool = True,
-) -> Iterator[Made]:
+) -> Generator[Made]:
     """Forge every face by every family (or `per_family` faces each); yields in a fixed order.
 
     `splits[i]` is faces[i]'s split; people lend their faces within their own split only, and families that learn are
@@ -195,7 +193,7 @@ def forge_faces(
                     yield worker(task)
                     bar.update()
                 return
-            with multiprocessing.get_context("spawn").Pool(workers, _start) as pool:
+            with worker_pool(workers, _start) as pool:
                 # The job travels with every chunk (some MB): processes keep no state, a killed one loses nothing.
                 chunks = ((job, tasks[at : at + CHUNK]) for at in range(0, len(tasks), CHUNK))
                 for made in chain.from_iterable(pool.imap(_run, chunks)):

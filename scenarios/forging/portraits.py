@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +14,7 @@ from tqdm import tqdm
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Face, FaceFinder, crop_face, largest
 from ffd_continual.scenarios.pictures import PictureError, read_picture
+from ffd_continual.scenarios.workers import worker_pool
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 IDENTITY = r"^([^_]+)"
@@ -77,10 +76,14 @@ def _listed(source: Portraits) -> list[tuple[Path, str, str, str]]:
     return rows
 
 
+def _one_thread() -> None:
+    cv2.setNumThreads(1)
+
+
 @cache
 def _finder() -> FaceFinder:
     """One a process, made at its first picture: loading the models takes longer than a picture."""
-    cv2.setNumThreads(1)
+    _one_thread()
     return FaceFinder()
 
 
@@ -93,10 +96,6 @@ def _find(task: tuple[Path, str, str, str, int]) -> Face | str | None:
         return str(error)
     one = largest(_finder().faces(image))
     return None if one is None else crop_face(image, one.landmarks, size, identity=identity, name=name)
-
-
-def _quiet() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def collect_portraits(sources: Sequence[Portraits], size: int, workers: int = 1, progress: bool = True) -> Collected:
@@ -130,5 +129,5 @@ def _results(tasks: list[tuple[Path, str, str, str, int]], workers: int) -> Iter
     if workers <= 1:
         yield from map(_find, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(workers, _quiet) as pool:
+    with worker_pool(workers, _one_thread) as pool:
         yield from pool.imap(_find, tasks, chunksize=8)

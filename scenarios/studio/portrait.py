@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from functools import partial
 
@@ -21,6 +20,7 @@ from ffd_continual.scenarios.studio.person import Person, Shot, draw_person, dra
 from ffd_continual.scenarios.studio.scene import paint_background, paint_body
 from ffd_continual.scenarios.studio.skin import Surface, paint_brows, paint_mouth, paint_skin
 from ffd_continual.scenarios.studio.view import cast_rays, light_surface, view_of
+from ffd_continual.scenarios.workers import worker_pool
 
 _OVERSAMPLE = 2
 
@@ -119,7 +119,7 @@ def studio_faces(
         for job in jobs:
             collect(render(job))
         return faces
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with worker_pool(workers, partial(cv2.setNumThreads, 1)) as pool:
         for face in pool.imap(render, jobs, chunksize=4):
             collect(face)
     return faces

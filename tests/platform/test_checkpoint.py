@@ -21,6 +21,7 @@ from ffd_continual.checkpoint import (
 from ffd_continual.config import CheckpointConfig
 from ffd_continual.saving import SafePoints, checked, latest_safe_point
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.stopping import Stopping
 
 
 def _checkpoint(value: float = 1.0) -> Checkpoint:
@@ -51,7 +52,7 @@ def test_a_half_written_folder_of_a_killed_run_is_ignored(tmp_path: Path) -> Non
     save_checkpoint(tmp_path / "e000_s0000004", _checkpoint(5.0))
     assert latest_safe_point(tmp_path, 0) == tmp_path / "e000_s0000004"
     assert not part.exists()
-    points = SafePoints(tmp_path, CheckpointConfig(), 1, True, float)
+    points = SafePoints(tmp_path, CheckpointConfig(), 1, True, float, Stopping())
     with pytest.raises(FFDError, match="no entry 'position'"):
         points.find(0)
     meta = {"position": [0, 4], "growth": ["x"], "strategy": {}}
@@ -59,7 +60,7 @@ def test_a_half_written_folder_of_a_killed_run_is_ignored(tmp_path: Path) -> Non
     found = points.find(0)
     assert found is not None
     assert float(found[1].tensors["a"][0, 0]) == 5.0
-    assert SafePoints(tmp_path, CheckpointConfig(), 1, False, float).find(0) is None
+    assert SafePoints(tmp_path, CheckpointConfig(), 1, False, float, Stopping()).find(0) is None
 
 
 @pytest.mark.parametrize(
