@@ -70,6 +70,8 @@ class _Whole(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        if hasattr(model, "pre_logits"):  # VGG's dense layers: 120 million parameters that no map passes
+            model.pre_logits = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.model.forward_features(x)  # type: ignore[operator]
