@@ -7,7 +7,7 @@ without replay, so methods are compared at equal compute.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,10 +47,12 @@ class Replay(Strategy):
     """Stores faces after each experience and replays them in every later step."""
 
     config_type = ReplayConfig
+    stores_logits: ClassVar[bool] = False  # keep `_logits` with the faces; they count as memory
 
     def __init__(self, config: ReplayConfig, context: Context):
         super().__init__(config, context)
-        self.memory = ExemplarMemory(Budget(items=config.exemplars), make_policy(config.policy), store_logits=False)
+        policy, budget = make_policy(config.policy), Budget(items=config.exemplars)
+        self.memory = ExemplarMemory(budget, policy, store_logits=self.stores_logits)
 
     def replayed(self, batch: int) -> int:
         """A fixed share once the memory holds something; at least one current face of each class stays."""
@@ -78,6 +80,7 @@ class Replay(Strategy):
             (self.context.sources.forgery[rows] > 0).astype(int),
             group=table.rows["person"].to_numpy()[rows].astype(str),
             score=scores,
+            logit=self._logits(strategy, rows) if self.stores_logits else float("nan"),
             size=int(table.pictures[0].nbytes),
             feature=features,
         )
@@ -89,6 +92,15 @@ class Replay(Strategy):
         features = torch.cat([out.features["common"] for out in outs]).float().cpu().numpy()
         scores = torch.cat([torch.sigmoid(self.decide(out)) for out in outs]).float().cpu().numpy()
         return features, scores
+
+    @torch.no_grad()
+    def _logits(self, strategy: FaceStrategy, rows: Rows) -> np.ndarray[Any, Any]:
+        """z of the learner as it is, without views."""
+        return torch.cat([strategy.learner.look(batch).z for batch in strategy.faces(rows)]).float().cpu().numpy()
+
+    def stored_bytes(self) -> int:
+        """Faces, and the logits kept with them."""
+        return super().stored_bytes() + (4 * len(self.memory) if self.stores_logits else 0)
 
     def state_dict(self) -> State:
         """The memory's table."""

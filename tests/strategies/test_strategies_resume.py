@@ -42,7 +42,7 @@ class _Saves(SupervisedPlugin):  # type: ignore[misc]
     def after_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         if strategy.position == (1, 2):
             state = state_of(strategy.learner, strategy.keeper, strategy.position, 1, 0.0)
-            moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.learner))
+            moments = optimizer_tensors(strategy.optimizer, parameter_names(strategy.learner, strategy.keeper))
             tensors = state.tensors | {f"optimizer.{k}": v for k, v in moments.items()}
             save_checkpoint(self.folder, Checkpoint(tensors, state.meta))
         if strategy.position == (1, 3):
@@ -62,7 +62,7 @@ class _Goes(SupervisedPlugin):  # type: ignore[misc]
             restore(strategy.learner, strategy.keeper, found, self.folder)
             prefix = "optimizer."
             moments = {k.removeprefix(prefix): v for k, v in found.tensors.items() if k.startswith(prefix)}
-            load_optimizer(strategy.optimizer, parameter_names(strategy.learner), moments)
+            load_optimizer(strategy.optimizer, parameter_names(strategy.learner, strategy.keeper), moments)
 
     def after_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         self.losses.append(float(strategy.loss.detach()))
