@@ -33,8 +33,9 @@ def within_class(features: Tensor, labels: Tensor) -> Tensor:
 def cross_correlation(first: Tensor, second: Tensor, labels: Tensor, eps: float = 1e-5) -> Tensor:
     """Correlation matrix (D1, D2) of two features over B faces, after each class's mean is removed."""
     a, b = within_class(first, labels), within_class(second, labels)
-    a = a / (a.pow(2).mean(0).sqrt() + eps)
-    b = b / (b.pow(2).mean(0).sqrt() + eps)
+    # Where a feature does not vary (one face of a class) the root's slope at 0 would be infinite, and 0 x inf is NaN.
+    a = a / (a.pow(2).mean(0).clamp_min(1e-20).sqrt() + eps)
+    b = b / (b.pow(2).mean(0).clamp_min(1e-20).sqrt() + eps)
     return a.T @ b / len(a)
 
 

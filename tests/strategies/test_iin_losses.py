@@ -219,3 +219,15 @@ def test_mask_evidence_limits() -> None:
     assert float(evidence.grad.abs().sum()) == 0.0
     assert float(mask_evidence(evidence, mask, torch.tensor([True, True]))) == pytest.approx(0.0, abs=1e-9)
     assert float(mask_evidence(evidence, mask + 1, torch.tensor([True, True]))) == pytest.approx(40.0)
+
+
+def test_decoupling_of_features_that_do_not_vary_pulls_at_nothing() -> None:
+    """One real and one forged face: without their class means nothing is left, and nothing must become NaN."""
+    common = torch.tensor([[1.0, 2.0], [0.5, -1.0]], requires_grad=True)
+    special = torch.tensor([[0.3, 0.1], [2.0, 1.0]], requires_grad=True)
+    loss = decoupling(common, special, torch.tensor([0, 1]))
+    loss.backward()
+    assert float(loss) == 0.0
+    for feature in (common, special):
+        assert feature.grad is not None
+        assert feature.grad.tolist() == [[0.0, 0.0], [0.0, 0.0]]
