@@ -63,8 +63,8 @@ class GuideSpaceConfig:
     mode: str = "simplex"  # "simplex" closed form, "solved" Eq. 1-2 numerically, "orthonormal" for open streams
     reserve: int = 4  # types there is room for (paper: FF++'s 4); 0 with orthonormal: D - 1
     theta: float = 120.0  # degrees between the real embedding and every other
-    temperature: float = 0.1  # tau of Eq. 2, 3, 7, 8
-    guide_weight: float = 1.0  # lambda 1, Eq. 3
+    temperature: float = 0.2  # tau of Eq. 2, 3, 7, 8; this and the next chosen on validation faces of the portraits
+    guide_weight: float = 0.3  # lambda 1, Eq. 3
     push_weight: float = 0.1  # lambda 2, Eq. 7
     pull_weight: float = 0.1  # lambda 3, Eq. 8
     queue: int = 5120  # M

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
+from ffd_continual.assemble import assemble
 from ffd_continual.checkpoint import load_optimizer, optimizer_tensors
+from ffd_continual.config import apply_sets, config_from, fill, read_yaml
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import Request, train_batch
 from ffd_continual.scenarios.errors import FFDError
@@ -18,14 +21,24 @@ from ffd_continual.strategies.learners.guide_space import GuideSpace, GuideSpace
 from ffd_continual.strategies.learners.trunk import TrunkConfig
 from ffd_continual.strategies.strategy import Strategy
 from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.sweep_command import Grid
 
+ROOT = Path(__file__).parents[2]
 TRUNK = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=2)
 SILENT = {"guide_weight": 0.0, "push_weight": 0.0, "pull_weight": 0.0, "adjust": False}
 
 
 def _learner(**settings: Any) -> GuideSpace:
     torch.manual_seed(7)
-    given = {"features": 8, "queue": 40, "neighbours": 8, "adjust_from": 0.0, "samples": 3, "cluster_faces": 8}
+    given = {
+        "features": 8,
+        "temperature": 0.1,
+        "queue": 40,
+        "neighbours": 8,
+        "adjust_from": 0.0,
+        "samples": 3,
+        "cluster_faces": 8,
+    }
     learner = GuideSpace(GuideSpaceConfig(trunk=TRUNK, **{**given, **settings}))
     learner.begin("alpha")
     return learner
@@ -180,7 +193,8 @@ def test_attribution_names_the_types_whose_embedding_is_near(batches: list[Batch
     _warm(learner, batches)
     learner.begin("beta")
     learner.eval()
-    out = learner(batches[0].image)
+    with torch.no_grad():
+        out = learner(batches[0].image)
     assert out.known == ("alpha", "beta")
     assert out.attribution is not None
     assert out.novelty is not None
@@ -218,6 +232,23 @@ def test_joint_training_meets_all_types_at_once_and_knows_their_experiences(work
     assert guides.arrived.tolist() == [0, 1, 2]
     assert guides.closed.tolist() == [True, True, False]
     assert guides.names(run.parts.learner.growth) == ("alpha", "beta", "forgery 3")
+
+
+def test_two_types_of_one_experience_have_an_embedding_each(tiny_config: dict[str, Any], tmp_path: Path) -> None:
+    trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
+    scenario = {**tiny_config["scenario"], "order": ["alpha+beta", "gamma"], "unseen": [], "size": 32}
+    learner = {"name": "guide_space", "trunk": trunk, "features": 8, "queue": 64}
+    train = {**tiny_config["train"], "steps": 2}
+    given = {**tiny_config, "scenario": scenario, "learner": learner, "strategy": "naive", "train": train}
+    config = config_from(given)
+    parts = assemble(config, tmp_path, lambda rows: None)
+    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device)
+    for experience in range(2):
+        agent.position = (experience, 0)
+        agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
+    out = parts.learner.eval()(torch.rand(3, 3, 32, 32))
+    assert out.known == ("alpha", "beta", "gamma")
+    assert len(set(parts.learner.guides.row.tolist())) == 3
 
 
 def test_clusters_know_nothing_of_the_future(workshop: Any) -> None:
@@ -342,3 +373,17 @@ def test_the_papers_backbones_take_a_step(batches: list[Batch], backbone: str) -
     assert bool(torch.isfinite(loss))
     assert not torch.equal(learner.head.weight, before)
     assert any(p.grad is not None and bool((p.grad != 0).any()) for p in learner.trunk.parameters())
+
+
+GRIDS = ("ablation", "theta", "clusters", "backbones")
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_row_of_the_grids_is_another_experiment(name: str) -> None:
+    grid = fill(Grid, read_yaml(str(ROOT / "configs" / "grids" / f"guide_space_{name}.yaml")), "grid")
+    base = read_yaml(grid.base)
+    seen = [config_from(apply_sets(base, changes)) for changes in grid.methods.values()]
+    same = {"faces-16", "k-55"}  # both are the base
+    labels = [label for label in grid.methods if label not in same]
+    distinct = {repr((c.learner, c.train)) for label, c in zip(grid.methods, seen, strict=True) if label in labels}
+    assert len(distinct) == len(labels)
