@@ -88,7 +88,7 @@ def pair_loss(first: Tensor, second: Tensor, point: Point, cells: Tensor, block:
     faces, count, width = second.shape
     rows = max(1, block // (faces * count * width))
     total = first.new_zeros(())
-    for part, marks in zip(first.split(rows, 1), cells.split(rows, 1), strict=True):
+    for part, marks in zip(torch.split(first, rows, 1), torch.split(cells, rows, 1), strict=True):
         inputs = (part, second, point, marks, cells)
         if rows >= count or not torch.is_grad_enabled():
             total = total + _block_loss(*inputs)
