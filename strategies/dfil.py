@@ -67,7 +67,7 @@ class DFIL(Replay):
         if config.contrast_weight > 0:
             labels = as_shown(strategy.learner, strategy.mbatch).target
             contrast = supervised_contrast(strategy.out.features["common"].float(), labels, config.contrast_temperature)
-            terms["contrast"] = config.contrast_weight * contrast
+            terms["supervised_contrast"] = config.contrast_weight * contrast
         if self.teacher:
             new, old = self.teacher.pair(strategy)
             if config.feature_weight > 0:

@@ -45,7 +45,7 @@ def test_the_terms_of_a_step_follow_a_loop(workshop: Any) -> None:
         squares.append(((features[i] - taught.features["common"][i].double().numpy()) ** 2).mean())
         p, q = (1.0 / (1.0 + math.exp(-float(v) / 20.0)) for v in (taught.z[i], agent.out.z[i]))
         divergence.append(400.0 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))))
-    assert float(agent.losses["contrast"]) == pytest.approx(0.1 * np.mean(contrast), rel=1e-4)
+    assert float(agent.losses["supervised_contrast"]) == pytest.approx(0.1 * np.mean(contrast), rel=1e-4)
     assert float(agent.losses["keep_feature"]) == pytest.approx(0.01 * np.mean(squares), rel=1e-3)
     assert float(agent.losses["keep_logit"]) == pytest.approx(0.3 * np.mean(divergence), rel=1e-2, abs=1e-5)
 
@@ -60,8 +60,8 @@ def test_half_of_the_memory_is_central(workshop: Any) -> None:
 
     run = workshop.train("plain", "dfil", keep={"exemplars": 4}, experiences=1, after=look)
     first = run.losses[0]  # there is no teacher yet
-    assert first.keys() == {"decision", "contrast", "loss"}
-    assert first["loss"] == pytest.approx(first["decision"] + first["contrast"])
+    assert first.keys() == {"decision", "supervised_contrast", "loss"}
+    assert first["loss"] == pytest.approx(first["decision"] + first["supervised_contrast"])
     sources, learner = run.parts.sources, run.parts.learner.eval()
     rows = run.parts.keeper.context.train_rows[0]
     with torch.no_grad():
