@@ -21,6 +21,8 @@ STRONG = {
     "si": {"weight": 10.0},
     "mas": {"weight": 10.0, "faces": 12},
 }
+#: Strategies that are defined for one learner.
+LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {"er_ace": ("ce", {"classes": "many"})}
 STEPS = 4
 
 
@@ -74,17 +76,18 @@ def _bytes(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("strategy", sorted(known_methods(Strategy)))
 def test_a_kill_inside_an_experience_changes_no_bit(workshop: Any, tmp_path: Path, strategy: str) -> None:
-    args = {"keep": STRONG.get(strategy, {}), "steps": STEPS, "lr": 1e-2}
-    whole = workshop.train("plain", strategy, **args)
+    learner, learn = LEARNERS.get(strategy, ("plain", {}))
+    args = {"learn": learn, "keep": STRONG.get(strategy, {}), "steps": STEPS, "lr": 1e-2}
+    whole = workshop.train(learner, strategy, **args)
     after, inside = tmp_path / "after", tmp_path / "inside"
 
     def save(experience: int, parts: Any) -> None:
         save_checkpoint(after, _state(parts, (experience + 1, 0)))
 
     with pytest.raises(_Stop):
-        workshop.train("plain", strategy, plugins=[_Saves(inside)], after=save, **args)
+        workshop.train(learner, strategy, plugins=[_Saves(inside)], after=save, **args)
 
-    config, parts = workshop.parts("plain", strategy, **args)
+    config, parts = workshop.parts(learner, strategy, **args)
     restore(parts.learner, parts.keeper, load_checkpoint(after), after)
     assert parts.learner.growth == ["alpha"]
     place(parts.learner, parts.device)
