@@ -58,6 +58,7 @@ class DCLConfig:
     trunk_lr: float = 1.0  # relative to the learning rate of fc and the 1 x 1 convolution
     inter: bool = True  # L_inter
     intra: bool = True  # L_intra
+    self_pairs: bool = True  # a part's similarity to itself counts in L_intra, as printed; off: it does not
     hard: bool = True  # only hard samples enter the queues; off: all do
     special_views: bool = True  # the four operations; off: the run's common augmentation (`views`), drawn twice
     data_views: DataViewConfig = field(default_factory=DataViewConfig)
@@ -222,8 +223,10 @@ class DCL(Learner):
             size = (maps.shape[2], maps.shape[3])
             forged = forged_parts(first.mask, size, config.forged_share)
             usable = (target == 1) & first.known
-            losses["intra_real"] = phi * intra_real_loss(maps[target == 0], config.tau)
-            losses["intra_forged"] = phi * intra_forged_loss(maps[usable], forged[usable], config.tau)
+            losses["intra_real"] = phi * intra_real_loss(maps[target == 0], config.tau, config.self_pairs)
+            losses["intra_forged"] = phi * intra_forged_loss(
+                maps[usable], forged[usable], config.tau, config.self_pairs
+            )
         return losses
 
     def _inter(self, query: Tensor, key: Tensor, batch: Batch) -> Tensor:

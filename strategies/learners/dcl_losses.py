@@ -4,7 +4,9 @@
 Deviations: Eq. 2 gets the minus sign it lacks in print. Eq. 7's second sum runs over every pair of a forged and a real
 part (its printed bounds n and k are swapped). Eq. 8 takes cosines, as Eq. 3 and 7 do: raw inner products overflow and
 are unbounded below; so it lies between -1/tau - 2 log L and 1/tau - 2 log L. The similarity of a part to itself counts
-in Eq. 7 and 8, as printed. **Reading**: losses are means over the faces they apply to.
+in Eq. 7 and 8, as printed (i, j from 1 to n; the whole Gram matrix). At tau 0.07 those pairs, exp(14.3) each, outweigh
+all others until parts are nearly parallel: both losses hardly move. `self_pairs=False` leaves them out, i != j, and is
+not the paper's formula. **Reading**: losses are means over the faces they apply to.
 Axes: B faces, D = L = H' W' locations, C channels, M stored keys, n real and k forged parts of a face (n + k = L).
 """
 
@@ -55,10 +57,13 @@ def inter_loss(
     return loss
 
 
-def self_similarity(maps: Tensor, tau: float) -> Tensor:
-    """delta(p_i, p_j) / tau of all locations of maps (B, C, H', W'): (B, L, L)."""
+def self_similarity(maps: Tensor, tau: float, self_pairs: bool = True) -> Tensor:
+    """delta(p_i, p_j) / tau of all locations of maps (B, C, H', W'): (B, L, L); -inf for i = j without self pairs."""
     parts = F.normalize(maps.float().flatten(2), dim=1)
-    return parts.transpose(1, 2) @ parts / tau
+    similarity = parts.transpose(1, 2) @ parts / tau
+    if self_pairs:
+        return similarity
+    return similarity.masked_fill(torch.eye(similarity.shape[1], dtype=torch.bool, device=maps.device), -torch.inf)
 
 
 def forged_parts(mask: Tensor, size: tuple[int, int], share: float) -> Tensor:
@@ -69,15 +74,16 @@ def forged_parts(mask: Tensor, size: tuple[int, int], share: float) -> Tensor:
     return F.adaptive_avg_pool2d(mask, size).flatten(1) >= share
 
 
-def intra_forged_loss(maps: Tensor, forged: Tensor, tau: float) -> Tensor:
+def intra_forged_loss(maps: Tensor, forged: Tensor, tau: float, self_pairs: bool = True) -> Tensor:
     """Eq. 7: -log of real-real similarity over real-real plus forged-real; forged parts are not drawn together.
 
-    maps (B, C, H', W'), forged (B, L) bool. Mean over the faces that have parts of both kinds, 0 when none has.
+    maps (B, C, H', W'), forged (B, L) bool. Mean over the faces that have parts of both kinds (two real ones without
+    self pairs), 0 when none has.
     """
-    usable = forged.any(1) & ~forged.all(1)
+    usable = forged.any(1) & ((~forged).sum(1) >= (1 if self_pairs else 2))
     if not bool(usable.any()):
         return maps.sum() * 0.0
-    similarity, forged = self_similarity(maps[usable], tau), forged[usable]
+    similarity, forged = self_similarity(maps[usable], tau, self_pairs), forged[usable]
     real = ~forged
     alike = real[:, :, None] & real[:, None, :]
     apart = forged[:, :, None] & real[:, None, :]
@@ -86,14 +92,14 @@ def intra_forged_loss(maps: Tensor, forged: Tensor, tau: float) -> Tensor:
     return F.softplus(against - together).mean()
 
 
-def intra_real_loss(maps: Tensor, tau: float) -> Tensor:
+def intra_real_loss(maps: Tensor, tau: float, self_pairs: bool = True) -> Tensor:
     """Eq. 8: -log of the sum of exp(cosine / tau) over all pairs of locations of real faces' maps (B, C, H', W').
 
     Least, -1/tau - 2 log L, where a face's locations all point one way. Mean over faces, 0 for none.
     """
     if not len(maps):
         return maps.sum() * 0.0
-    return -self_similarity(maps, tau).flatten(1).logsumexp(1).mean()
+    return -self_similarity(maps, tau, self_pairs).flatten(1).logsumexp(1).mean()
 
 
 def balance(progress: float, first: bool, phi: float, phi_start: float, warmup: float) -> float:

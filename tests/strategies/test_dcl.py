@@ -239,6 +239,7 @@ TERMS = {"decision", "inter", "intra_real", "intra_forged", "loss"}
         ({"inter": False, "intra": False}, {"inter", "intra_real", "intra_forged"}),
         ({"special_views": False}, set()),
         ({"hard": False}, set()),
+        ({"self_pairs": False}, set()),
         ({"data_views": {"patch": 0.0}}, set()),
         ({"data_views": {"high_frequency": 0.0}}, set()),
         ({"data_views": {"mixup": 0.0}}, set()),
