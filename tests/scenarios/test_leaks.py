@@ -43,7 +43,8 @@ def _manifest(rows: pd.DataFrame) -> Manifest:
 def test_clean_splits_pass() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        build_scenario(_manifest(_rows()), ScenarioConfig(**ORDER))
+        scenario = build_scenario(_manifest(_rows()), ScenarioConfig(**ORDER))
+    assert set(scenario.rows["stream"]) >= {"train", "valid", "test"}
 
 
 @pytest.mark.parametrize(
