@@ -5,7 +5,6 @@ A folder that bears its final name is whole: its files were synced to disk befor
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import FFDError, is_full
 
 FORMAT = 1
 TENSORS, META = "tensors.safetensors", "meta.json"
@@ -60,11 +59,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         _sync(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space" in str(error)
-        cause = "the disk is full" if full else str(error)
+        cause = "the disk is full" if is_full(error) else str(error)
+        run = next((parent.parent for parent in folder.parents if parent.name == "checkpoints"), folder.parent)
         raise FFDError(
             f"cannot write the checkpoint {folder}: {cause}. Everything up to the one before is kept; make room, then "
-            f"`ffd resume {folder.parent.parent}`."
+            f"`ffd resume {run}`."
         ) from error
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import ffd_continual
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import FFDError, is_full
 
 #: command -> (module with add_arguments and run, one line of help); a module is imported only when it is used.
 COMMANDS = {
@@ -36,12 +36,19 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread; on a full disk it fails there as well as here, and one message is enough."""
+    if not (isinstance(failed.exc_value, OSError) and is_full(failed.exc_value)):
+        threading.__excepthook__(failed)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((w for w in words if w in COMMANDS), None)
     warnings.filterwarnings("ignore", module="avalanche")
     warnings.filterwarnings("ignore", message=".*No loggers specified.*")
+    before, threading.excepthook = threading.excepthook, _thread_failed
     try:
         args = _parser(chosen).parse_args(words)
         code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
@@ -50,17 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ffd: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_full(error) and error.filename is None:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        print(
-            f"ffd: the disk is full{where}. Make room, then `ffd resume` the run; nothing saved is lost.",
-            file=sys.stderr,
-        )
+        where = f" {error.filename}" if error.filename else ""
+        if is_full(error):
+            text = f"the disk is full: cannot write{where}. Make room and try again; what was saved is kept."
+        else:
+            text = f"cannot use{where}: {error.strerror or error}. Check the path and its permissions."
+        print(f"ffd: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print(f"\nffd: stopped. {str(error) or 'A run goes on with `ffd resume RUN`.'}", file=sys.stderr)
         return 130
+    finally:
+        threading.excepthook = before
 
 
 def default_out(name: str) -> Path:

@@ -82,7 +82,8 @@ def _write_png(folder: Path, run: RunData) -> None:
         row.extend(picture for picture in loaded or () if picture is not None)
     if any(rows.values()):
         sheet = contact_sheet([row for row in rows.values() if row])
-        cv2.imwrite(str(folder / "samples.png"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        _, data = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+        (folder / "samples.png").write_bytes(data.tobytes())  # imwrite says nothing of a full disk
 
 
 def write_report(run_dir: Path, samples: int | None = None, extra: Sequence[tuple[str, str, str]] = ()) -> Path:

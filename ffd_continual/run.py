@@ -27,7 +27,7 @@ from ffd_continual.run_folder import RunFolder, describe_environment, write_tabl
 from ffd_continual.samples import write_samples
 from ffd_continual.saving import SafePoints, latest_safe_point, restore, state_of
 from ffd_continual.scalars import ScalarLog
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy, LossError, place
@@ -93,6 +93,13 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
         return _stream(config, folder)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"`ffd resume {folder.path}` goes on from there.") from None
+    except OSError as error:
+        if not is_full(error):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        raise FFDError(
+            f"the disk is full{where}. Nothing saved is lost: make room, then `ffd resume {folder.path}`."
+        ) from error
 
 
 def _stream(config: RunConfig, folder: RunFolder) -> Path:

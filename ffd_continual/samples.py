@@ -24,7 +24,8 @@ from ffd_continual.strategies.learner import Learner, Output
 
 def _save(path: Path, image: np.ndarray[Any, Any]) -> None:
     shown = image if image.ndim == 2 else image[..., ::-1]
-    cv2.imwrite(str(path), np.ascontiguousarray(shown))
+    _, data = cv2.imencode(".png", np.ascontiguousarray(shown))
+    path.write_bytes(data.tobytes())  # imwrite says nothing of a full disk
 
 
 def _map_of(learner: Learner, images: Tensor, out: Output, side: int) -> tuple[np.ndarray[Any, Any] | None, str]:

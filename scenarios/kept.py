@@ -124,10 +124,14 @@ def keep_features(
         made = _features(maker.blended, reals, count, frozen, "features of blends") if len(reals) else empty
         arrays = {"plain": plain[:, 0], "viewed": viewed, "masks": masks, "blended": made[0], "blended_masks": made[1]}
         part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        part.mkdir(parents=True, exist_ok=True)
-        for name, values in arrays.items():
-            np.save(part / f"{name}.npy", values)
-        (part / "done.json").write_text(json.dumps({"faces": len(every), "views": count}))
+        try:
+            part.mkdir(parents=True, exist_ok=True)
+            for name, values in arrays.items():
+                np.save(part / f"{name}.npy", values)
+            (part / "done.json").write_text(json.dumps({"faces": len(every), "views": count}))
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
         try:
             part.rename(folder)
         except OSError:  # another run was first, with the same bytes

@@ -15,7 +15,6 @@ Choices that change pixels, so that they are known:
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import re
@@ -38,7 +37,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import FFDError, is_full
 
 Picture = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
@@ -195,7 +194,7 @@ def write_bytes(path: PathLike, data: bytes) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise FFDError(f"the disk is full: cannot write {where}. Free some space and run again.") from error
         cause = error.strerror or str(error)
         raise FFDError(f"cannot write {where}: {cause}. Choose a folder that can be written.") from error
