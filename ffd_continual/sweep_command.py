@@ -64,12 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def row_of(method: str, seed: int, folder: Path) -> dict[str, Any]:
-    """A finished cell as one row: its figures (AUC and ACC), seconds and bytes."""
+    """A finished cell as one row: its figures (AUC, with 95 % intervals, ACC, trace), seconds and bytes."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
     row: dict[str, Any] = {"method": method, "seed": seed}
     row |= {f"{m}_{f}": summary[m].get(f) for m in ("auc", "acc") for f in FIGURES}
-    row |= {"train_seconds": round(summary["seconds"]["train"], 1), "stored_bytes": summary["bytes"]["stored"]}
+    row |= {f"{m}_{f}": summary.get(m, {}).get(f) for m in ("iou", "pixel_auc") for f in ("aa", "unseen")}
+    for figure, ends in summary["auc"].get("ci", {}).items():
+        row |= {f"auc_{figure}_{end}": value for end, value in zip(("low", "high"), ends, strict=True)}
+    seconds, steps = summary["seconds"]["train"], RunFolder(folder).read_config().train.steps * len(summary["order"])
+    row |= {"train_seconds": round(seconds, 1), "step_ms": round(1000 * seconds / steps, 1)}
+    row |= {"stored_bytes": summary["bytes"]["stored"]}
     row |= {"learner_bytes": costs["learner_bytes"], "judge_ms_per_face": round(costs["judge_ms_per_face"], 2)}
     return row | {key: costs[key] for key in ("parameters", "parameters_per_type") if key in costs}
 
