@@ -30,8 +30,8 @@ from torch.utils.checkpoint import checkpoint
 
 #: The 1 x 1 convolution after the hidden layer as weight (1, d) and bias (1,); None where d = 1.
 Point = tuple[Tensor, Tensor] | None
-#: How many numbers of the (B, rows, L, d) hidden layer are alive at a time, by default: 8 MiB in float32.
-BLOCK = 2**21
+#: How many numbers of the (B, rows, L, d) hidden layer are alive at a time, by default: 4 MiB in float32.
+BLOCK = 2**20
 
 
 def binary_cells(mask: Tensor, size: tuple[int, int], share: float = 0.5) -> Tensor:
