@@ -15,11 +15,13 @@ from ffd_continual.assemble import Parts
 from ffd_continual.config import RunConfig
 from ffd_continual.matrix import matrix_from_predictions
 from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
+from ffd_continual.modules import measure_modules
 from ffd_continual.report import write_report
 from ffd_continual.run_folder import RunFolder, write_table, write_text
 from ffd_continual.scalars import read_scalars
 from ffd_continual.scenarios.controls import border_probe, shallow_baselines
 from ffd_continual.scenarios.dataset import plain_batch
+from ffd_continual.trace_prior import trace_prior
 
 
 def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds: float, eval_seconds: float) -> Path:
@@ -39,6 +41,12 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
         "seconds": {"train": train_seconds, "measure": eval_seconds},
         "bytes": {"stored": parts.keeper.stored_bytes(), "learner": costs["learner_bytes"]},
     }
+    prior = trace_prior(parts.sources.table, parts.scenario)
+    if prior:
+        summary["trace_prior"] = prior
+    modules = measure_modules(folder, config, parts)
+    if modules:
+        summary["modules"] = modules
     write_text(folder.path / "summary.json", json.dumps(summary, indent=1))
     write_table(folder.path / "scalars.parquet", read_scalars(folder.scalars))
     write_text(folder.path / "costs.json", json.dumps(costs, indent=1))

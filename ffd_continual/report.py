@@ -14,6 +14,7 @@ from ffd_continual import report_sections as sections
 from ffd_continual.matrix import FIGURES, TRACES
 from ffd_continual.report_data import RunData, read_run
 from ffd_continual.report_html import page
+from ffd_continual.report_modules import modules
 from ffd_continual.report_panels import forgetting_panels, loss_panels, unseen_panels
 from ffd_continual.report_plots import write_matrix, write_panels
 from ffd_continual.report_samples import contact_sheet, load_sample
@@ -37,6 +38,8 @@ def page_sections(run: RunData) -> list[tuple[str, str, str]]:
         found.append(("samples", "Sample faces", extras.samples(run)))
     if run.scalars is not None:
         found.append(("losses", "Losses", sections.losses(run)))
+    if run.modules:
+        found.append(("modules", "Modules", modules(run)))
     if run.costs:
         found.append(("costs", "Costs", extras.costs(run)))
     if run.config or run.environment:

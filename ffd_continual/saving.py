@@ -74,15 +74,25 @@ def _named(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def restore(learner: Learner, keeper: Strategy, checkpoint: Checkpoint, where: Path) -> None:
+def restore_learner(learner: Learner, checkpoint: Checkpoint, where: Path) -> None:
     """Grow the learner as its log says, then load every tensor. Raises FFDError when they do not fit."""
+    _restore(learner, None, checkpoint, where)
+
+
+def restore(learner: Learner, keeper: Strategy, checkpoint: Checkpoint, where: Path) -> None:
+    """`restore_learner`, and what the strategy keeps."""
+    _restore(learner, keeper, checkpoint, where)
+
+
+def _restore(learner: Learner, keeper: Strategy | None, checkpoint: Checkpoint, where: Path) -> None:
     checked(checkpoint, where)
     known = len(learner.growth)
     try:
         for forgery in checkpoint.meta["growth"][known:]:
             learner.begin(forgery)
         learner.load_state_dict(_named(checkpoint.tensors, "learner."))
-        keeper.load_state_dict((_named(checkpoint.tensors, "strategy."), checkpoint.meta["strategy"]))
+        if keeper is not None:
+            keeper.load_state_dict((_named(checkpoint.tensors, "strategy."), checkpoint.meta["strategy"]))
     except (RuntimeError, KeyError, ValueError, TypeError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise FFDError(
