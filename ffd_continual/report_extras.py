@@ -86,18 +86,24 @@ def localisation(run: RunData) -> str:
         learnt = run.order.index(name) if stream == "test" else -1
         early = cell("iou", stream, name, learnt) if 0 <= learnt <= run.last else "–"
         note = " <small>unseen</small>" if stream == "unseen" else ""
-        rows.append([escape(name) + note, *(cell(t, stream, name, run.last) for t in TRACES), early])
+        prior = run.summary.get("trace_prior", {}).get(stream, {}).get(name, {})
+        measured = (cell(t, stream, name, run.last) for t in TRACES)
+        rows.append([escape(name) + note, *measured, early, *(show(prior.get(t)) for t in TRACES)])
     for key, words in (("aa", "mean, learnt"), ("unseen", "mean, unseen")):
         if any(run.summary.get(t, {}).get(key) is not None for t in TRACES):
             means = [_with_interval(run.summary.get(t, {}), key) for t in TRACES]
             early = _with_interval(run.summary.get("iou", {}), "diagonal") if key == "aa" else "–"
-            rows.append([f"<b>{words}</b>", *means, early])
-    heads = ["Tested on", "IoU", "Pixel AUC", "IoU when just learnt"]
+            stream = "test" if key == "aa" else "unseen"
+            priors = run.summary.get("trace_prior", {}).get(stream, {}).values()
+            constant = [show(sum(p[t] for p in priors) / len(priors) if priors else None) for t in TRACES]
+            rows.append([f"<b>{words}</b>", *means, early, *constant])
+    heads = ["Tested on", "IoU", "Pixel AUC", "IoU when just learnt", "Mean mask: IoU", "Mean mask: pixel AUC"]
     return (
         "<p>Does the trace map find what was changed? Mean over the forged faces whose changed pixels are known; real "
         "faces do not count. IoU is the overlap of changed pixels with the map where its probability is 0.5 or more; "
-        "pixel AUC needs no threshold (0.5 is guessing). In brackets: 95 % intervals.</p>"
-        + table(heads, rows, {1, 2, 3})
+        "pixel AUC needs no threshold (0.5 is guessing). In brackets: 95 % intervals. <i>Mean mask</i> is what "
+        "position alone reaches: the mean of the training masks, shown for every face; a map says something beyond it.</p>"
+        + table(heads, rows, {1, 2, 3, 4, 5})
     )
 
 
