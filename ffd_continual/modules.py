@@ -103,7 +103,8 @@ def held_out(parts: Parts) -> Rows:
             found = np.concatenate([found, *more])
             _, first = np.unique(parts.sources.table.slot[found], return_index=True)
             found = np.sort(found[first])
-    return found[np.unique(np.linspace(0, len(found) - 1, min(FACES, len(found))).astype(int))]
+    chosen = np.unique(np.linspace(0, len(found) - 1, min(FACES, len(found))).astype(np.int64))
+    return np.asarray(found[chosen], np.int64)
 
 
 def _earlier(config: RunConfig, parts: Parts, folder: RunFolder) -> Iterator[tuple[int, Learner]]:
