@@ -8,9 +8,9 @@ detector as the last experience left it; a second distillation keeps where that 
     L = learner(real, forged, real + delta) + w_d KD(z'(x + delta), z(x + delta)) + w_r |f'(x) - f(x)|^2 of real faces
 
 Only the method's outline was at hand. **Readings**: the step above, one a batch of real faces, over at most
-`iterations` passes, ended when `fooled` of the real faces are called forged (`bound`, `fooled`: second-hand values); weights 1; the second distillation is one
-of features ("common") by mean squared difference; temperature 2; each stand-in takes the delta of a past experience
-drawn at random, that experience's number and (first) forgery.
+`iterations` passes, ended when `fooled` of the real faces are called forged (the values of `bound` and `fooled` are
+second-hand); weights 1; the second distillation is one of features ("common") by mean squared difference; temperature
+2; each stand-in takes the delta of a past experience drawn at random, that experience's number and (first) forgery.
 Deviations: stand-ins take `share` of the batch, whose size stays; a delta is found on faces without augmentation, and
 laid on augmented ones. The first experience is naive. Learners that file faces by their row (guide_space) meet a
 real face's row once more as a forged one. Axes: B faces, S pixels a side, E past experiences.
