@@ -17,12 +17,14 @@ from ffd_continual.strategies.template import FaceStrategy, place
 
 #: Settings under which a method's penalty is felt within a few steps.
 STRONG = {
-    "ewc": {"weight": 1e3, "faces": 12},
+    "ewc": {"weight": 1e3, "faces": 6},
     "si": {"weight": 10.0},
-    "mas": {"weight": 10.0, "faces": 12},
+    "mas": {"weight": 10.0, "faces": 6},
 }
 #: Strategies that are defined for one learner.
 LEARNERS: dict[str, tuple[str, dict[str, Any]]] = {"er_ace": ("ce", {"classes": "many"})}
+#: The field's own are killed in test_field_resume.py; these two keep no state, as naive.
+ELSEWHERE = {"cored", "dfil", "hdp", "sur_lid", "joint", "cumulative"}
 STEPS = 4
 
 
@@ -74,7 +76,7 @@ def _bytes(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
     return {name: value.detach().contiguous().numpy().tobytes() for name, value in tensors.items()}
 
 
-@pytest.mark.parametrize("strategy", sorted(known_methods(Strategy)))
+@pytest.mark.parametrize("strategy", sorted(known_methods(Strategy).keys() - ELSEWHERE))
 def test_a_kill_inside_an_experience_changes_no_bit(workshop: Any, tmp_path: Path, strategy: str) -> None:
     learner, learn = LEARNERS.get(strategy, ("plain", {}))
     args = {"learn": learn, "keep": STRONG.get(strategy, {}), "steps": STEPS, "lr": 1e-2}
