@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("ffd_continual.run_command", "run a configuration: learn a stream of forgeries and report"),
     "resume": ("ffd_continual.resume_command", "go on with a run that was stopped or killed"),
     "sweep": ("ffd_continual.sweep_command", "run a grid of methods and seeds, resumable cell by cell"),
+    "compare": ("ffd_continual.compare_command", "finished runs side by side: one page, and tables"),
     "report": ("ffd_continual.report_command", "write a run's report again"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),
