@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from ffd_continual.scenarios.table import FaceTable, prepare_table
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Context, Strategy
 from ffd_continual.strategies.template import fork_seeded, place
+from ffd_continual.terminal import say
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def _tell_masks(table: FaceTable, config: RunConfig) -> None:
     if len(table.masks) and source != "manifest" and len(slots):
         found, way = int(table.mask_known[slots].sum()), "ssim" if source == "ssim" else "difference"
         rest = f"; {len(slots) - found} pairs have another size than their face" if found < len(slots) else ""
-        print(f"masks of {found} forged faces were made from their pairs by {way}{rest}")
+        say(f"masks of {found} forged faces were made from their pairs by {way}{rest}")
     if config.scenario.relabel_below:
-        print(
+        say(
             f"{table.relabelled} forged training faces have fewer than {config.scenario.relabel_below} forged pixels "
             "and count as real"
         )
@@ -102,7 +102,7 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
     manifest = open_data(config, cache)
     scenario = build_scenario(manifest, config.scenario)
     for note in scenario.notes:
-        print(textwrap.fill(note, 80))
+        say(note)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fork_seeded(config.seed, 3))
         learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]
@@ -140,7 +140,7 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         sources = replace(sources, kept=_keep(config, learner, sources, cache, device))
     unmet = sorted(learner.wants - sources.needs)
     if unmet:
-        print(f"the data give no {', '.join(unmet)}: {config.learner.name} learns without the parts that use them")
+        say(f"the data give no {', '.join(unmet)}: {config.learner.name} learns without the parts that use them")
     train = tuple(kept.index("train", name) for name in kept.experiences)
     keeper = strategy_class(config.strategy.name)(config.strategy.config, Context(sources, train, config.seed))
     place(learner, device)

@@ -6,12 +6,12 @@ import argparse
 import importlib
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import ffd_continual
 from ffd_continual.scenarios.errors import FFDError, is_full
+from ffd_continual.terminal import warnings_as_remarks
 
 #: command -> (module with add_arguments and run, one line of help); a module is imported only when it is used.
 COMMANDS = {
@@ -47,12 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((w for w in words if w in COMMANDS), None)
-    warnings.filterwarnings("ignore", module="avalanche")
-    warnings.filterwarnings("ignore", message=".*No loggers specified.*")
     before, threading.excepthook = threading.excepthook, _thread_failed
     try:
         args = _parser(chosen).parse_args(words)
-        code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
+        with warnings_as_remarks():
+            code: int = importlib.import_module(COMMANDS[args.command][0]).run(args)
         return code
     except FFDError as error:
         print(f"ffd: {error}", file=sys.stderr)

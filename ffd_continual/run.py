@@ -31,6 +31,7 @@ from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy, LossError, place
+from ffd_continual.terminal import say
 
 
 @dataclass
@@ -110,7 +111,7 @@ def _stream(config: RunConfig, folder: RunFolder) -> Path:
     def report_skipped(rows: pd.DataFrame) -> None:
         listed = rows[["manifest_row", "path", "cause"]].drop_duplicates("path")
         write_text(folder.path / "skipped.csv", listed.to_csv(index=False))
-        print(f"{len(listed)} unreadable pictures left out, listed in {folder.path / 'skipped.csv'}")
+        say(f"{len(listed)} unreadable pictures left out, listed in {folder.path / 'skipped.csv'}")
 
     parts = assemble(config, folder.cache, report_skipped)
     names = parts.scenario.experiences

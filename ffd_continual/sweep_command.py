@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             config = config_from(apply_sets({"name": method, **base}, sets))
             folder = args.out / f"{method}-s{seed}"
             if not (folder / "summary.json").exists():
-                print(f"\n== {method}, seed {seed}: {folder}")
+                print(f"\n== {method}, seed {seed}\n{folder}")
                 try:
                     resume(folder) if RunFolder(folder).config.exists() else start(config, folder)
                 except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend: shown as a message, never as a traceback."""
+"""What is the user's to mend: an error or a remark, shown as a message, never as a traceback."""
 
 from __future__ import annotations
 
@@ -17,3 +17,7 @@ def is_full(error: BaseException) -> bool:
     """
     known = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return known or re.search(r"No space left|File too large|\d+ requested and \d+ written", str(error)) is not None
+
+
+class DataWarning(UserWarning):
+    """Something in the data may make figures look better than they are; the work goes on."""

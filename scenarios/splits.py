@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import DataWarning, FFDError
 from ffd_continual.scenarios.manifest_cells import SPLITS
 
 Node = tuple[str, ...]
@@ -193,7 +193,7 @@ def assign_splits(
         warnings.warn(
             f"{alone} of {len(table)} faces have neither identity nor video: each is placed alone (equal file stems "
             "together), so one person may stand in train and in test. Fill the identity column.",
-            UserWarning,
+            DataWarning,
             stacklevel=2,
         )
     filled = [SPLITS[groups[at].split] for at in member]
