@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import textwrap
 
 from ffd_continual.config import known_configs, read_yaml
 from ffd_continual.load import known_methods
+from ffd_continual.protocols import described, known_protocols, state_of
 from ffd_continual.scenarios.capture import PROFILES
 from ffd_continual.scenarios.forging.contract import FAMILIES, load_family
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Strategy
 
-KINDS = ("learners", "strategies", "scenarios", "configs", "families", "cameras")
+KINDS = ("learners", "strategies", "scenarios", "configs", "families", "cameras", "protocols")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +54,22 @@ def _header(text: str) -> str:
     return first.lstrip("# ").strip() if first.startswith("#") else ""
 
 
+def _protocols(as_json: bool) -> int:
+    """Each protocol in some lines: what it is, what is missing where."""
+    if as_json:
+        print(json.dumps({name: state_of(name) for name in known_protocols()}, indent=1))
+        return 0
+    for name in known_protocols():
+        print(name)
+        for line in described(name):
+            print(textwrap.fill(line, 79, initial_indent="  ", subsequent_indent="    "))
+    return 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
+    if args.kind == "protocols":
+        return _protocols(args.json)
     found = listed(args.kind)
     if args.json:
         print(json.dumps(found, indent=1))

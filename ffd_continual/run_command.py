@@ -1,4 +1,4 @@
-"""`ffd run CONFIG`."""
+"""`ffd run CONFIG` and `ffd run protocols/NAME`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import yaml
 
 from ffd_continual.cli import default_out
 from ffd_continual.config import apply_sets, config_from, read_yaml, to_mapping
+from ffd_continual.protocols import PREFIX, protocol_config
 from ffd_continual.run import start
+from ffd_continual.scenarios.errors import FFDError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The configuration, what to change in it, where to write."""
-    parser.add_argument("config", help="a packaged configuration (`ffd list configs`) or a YAML file")
+    parser.add_argument("config", help="a packaged configuration (`ffd list configs`), protocols/NAME or a file")
+    parser.add_argument("--studio", action="store_true", help="a protocol's miniature on rendered faces")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. --set train.steps=30")
     parser.add_argument("--data", help="a manifest or folder, instead of the configuration's")
     parser.add_argument("--out", type=Path, help="the run folder; default runs/<name>")
@@ -29,7 +32,13 @@ def run(args: argparse.Namespace) -> int:
         sets.append(f"scenario.data={args.data}")
     if args.seed is not None:
         sets.append(f"seed={args.seed}")
-    values = apply_sets({"name": Path(args.config).stem, **read_yaml(args.config)}, sets)
+    if args.config.startswith(PREFIX) and not Path(args.config).is_file():
+        values = protocol_config(args.config, args.studio, args.data or "")
+    elif args.studio:
+        raise FFDError(f"--studio is for protocols (`ffd list protocols`), and {args.config} is none.")
+    else:
+        values = {"name": Path(args.config).stem, **read_yaml(args.config)}
+    values = apply_sets(values, sets)
     config = config_from(values)
     if not args.quiet:
         print(yaml.safe_dump(to_mapping(config), sort_keys=False))
