@@ -97,22 +97,14 @@ def _ignored_note(ignored: Sequence[str]) -> list[str]:
     return [f"ignored {len(ignored)} file(s) that are hidden or no pictures, such as {shown}"]
 
 
-def index_folder(
-    folder: PathLike,
-    seed: int = 0,
-    identity_pattern: str = IDENTITY_PATTERN,
-    fractions: Sequence[float] = (0.7, 0.15, 0.15),
-    by: str = "identity",
-    videos: bool = True,
-    assign: bool = True,
-) -> Manifest:
+def index_folder(folder: PathLike, identity_pattern: str = IDENTITY_PATTERN, videos: bool = True) -> Manifest:
     """The manifest of a tree of pictures; its paths start at ``folder`` and no file is written.
 
     ``identity_pattern``: regular expression searched in each picture's path below its forgery's folder, without suffix
     ("clip3/0012", "anna_02"); its group ``identity`` (or the first) is the person, a group ``source`` whose face was
     put in. ``videos``: a sub-folder below a forgery's folder is a video and the last number of a file's name its frame.
-    ``assign``: fill the splits by `assign_splits`, unless the tree has train / valid / test folders.
-    Raises `FFDError` for a missing folder, no real faces, an empty class, a bad pattern or an impossible split.
+    Splits are empty unless the tree has train / valid / test folders; `open_faces` fills them.
+    Raises `FFDError` for a missing folder, no real faces, an empty class or a bad pattern.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -157,8 +149,7 @@ def index_folder(
     notes = _ignored_note(ignored)
     if nameless:
         notes.append(f"identity_pattern matches no name in {nameless} of {len(rows)} pictures")
-    manifest = make_manifest(pd.DataFrame(rows), root, str(root), notes=notes)
-    return _assigned(manifest, seed, fractions, by) if assign else manifest
+    return make_manifest(pd.DataFrame(rows), root, str(root), notes=notes)
 
 
 def _assigned(manifest: Manifest, seed: int, fractions: Sequence[float], by: str) -> Manifest:
@@ -181,8 +172,8 @@ def open_faces(
 ) -> Manifest:
     """Open a manifest file, a folder with manifest.parquet or manifest.csv (in this order), or a tree of pictures.
 
-    Empty splits are filled by `assign_splits` (``assign=False`` leaves them); the other arguments are `index_folder`'s.
-    Raises `FFDError` as `read_manifest` and `index_folder` do.
+    Empty splits are filled by `assign_splits` with ``seed``, ``fractions`` and ``by`` (``assign=False`` leaves them);
+    ``identity_pattern`` and ``videos`` are `index_folder`'s. Raises `FFDError` as these three do.
     """
     where = Path(path)
     if where.is_dir():
@@ -191,7 +182,8 @@ def open_faces(
                 where = where / name
                 break
         else:
-            return index_folder(where, seed, identity_pattern, fractions, by, videos, assign)
+            manifest = index_folder(where, identity_pattern, videos)
+            return _assigned(manifest, seed, fractions, by) if assign else manifest
     elif not where.exists():
         raise FFDError(f"there is nothing at {where}. Give a manifest (.csv, .parquet) or a folder of pictures.")
     manifest = read_manifest(where)

@@ -35,7 +35,8 @@ def faces(count: int, **columns: list[str]) -> pd.DataFrame:
 
 
 def test_flat_folder_splits_by_person(tmp_path: Path) -> None:
-    table = index_folder(people(tmp_path, 30), seed=1).table
+    assert set(index_folder(people(tmp_path, 30)).table["split"]) == {""}
+    table = open_faces(tmp_path, seed=1).table
     assert len(table) == 180
     assert set(table["split"]) == {"train", "valid", "test"}
     assert (table.groupby("identity")["split"].nunique() == 1).all()
@@ -53,7 +54,7 @@ def test_nested_folder_is_a_video_and_frames_are_numbered(tmp_path: Path) -> Non
     names = [
         f"{kind}/clip{at}_x/f_{frame:03d}.png" for kind in ("real", "swap") for at in range(12) for frame in (0, 7)
     ]
-    table = index_folder(tree(tmp_path, *names)).table
+    table = open_faces(tree(tmp_path, *names)).table
     assert set(table["frame"]) == {0, 7}
     assert set(table["video"]) == {f"clip{at}_x" for at in range(12)}
     # The frame's own stem "f" must not become the person, which would link everything.
@@ -65,7 +66,7 @@ def test_pattern_names_the_source_and_links_both_persons(tmp_path: Path) -> None
     real = [f"real/{at:03d}/0.png" for at in range(40)]
     swaps = [f"swap/{at:03d}_{at + 1:03d}/0.png" for at in range(0, 40, 2)]
     root = tree(tmp_path, *real, *swaps)
-    table = index_folder(root, identity_pattern=r"^(?P<identity>\d+)(?:_(?P<source>\d+))?/").table
+    table = open_faces(root, identity_pattern=r"^(?P<identity>\d+)(?:_(?P<source>\d+))?/").table
     row = table[table["video"] == "004_005"].iloc[0]
     assert (row["identity"], row["source_identity"]) == ("004", "005")
     split = dict(zip(table["video"], table["split"], strict=True))
@@ -80,14 +81,14 @@ def test_split_folders_are_honoured(tmp_path: Path) -> None:
     assert all(path.startswith(split) for path, split in zip(table["path"], table["split"], strict=True))
     tree(tmp_path, "warp/x.png")
     with pytest.raises(FFDError, match="holds the split 'test' beside 'warp'"):
-        index_folder(tmp_path)
+        open_faces(tmp_path)
 
 
 def test_hidden_files_and_others_are_counted_and_left_out(tmp_path: Path) -> None:
     people(tmp_path, 10)
     for name in ("real/Thumbs.db", "swap/notes.txt", "swap/.hidden.png", "list.txt"):
         (tmp_path / name).write_bytes(b"x")
-    manifest = index_folder(tmp_path)
+    manifest = open_faces(tmp_path)
     assert len(manifest) == 60
     assert any("ignored 4 file(s)" in note for note in manifest.notes)
 
@@ -95,7 +96,7 @@ def test_hidden_files_and_others_are_counted_and_left_out(tmp_path: Path) -> Non
 def test_a_link_that_goes_round_ends(tmp_path: Path) -> None:
     people(tmp_path, 10)
     (tmp_path / "real" / "again").symlink_to(tmp_path / "real", target_is_directory=True)
-    assert len(index_folder(tmp_path)) == 60
+    assert len(open_faces(tmp_path)) == 60
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_a_link_that_goes_round_ends(tmp_path: Path) -> None:
 )
 def test_bad_trees_say_what_is_wrong(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(FFDError, match=message):
-        index_folder(tree(tmp_path, *names))
+        open_faces(tree(tmp_path, *names))
 
 
 def test_missing_folder_empty_class_and_bad_pattern(tmp_path: Path) -> None:
