@@ -42,6 +42,7 @@ class DataSet:
     manifest: str
     where: dict[str, str] = field(default_factory=dict)  # column -> the value that rows need
     forgeries: dict[str, str] = field(default_factory=dict)  # its name there -> here; empty: all, as `name`
+    keep_names: bool = False  # with `forgeries` empty: the manifest's own names of forgeries and data sets stay
     columns: tuple[str, ...] = ()  # columns that must be filled
     splits: str = ""  # folder of official train.json, val.json, test.json; empty: the manifest's column
 
@@ -123,28 +124,24 @@ def _split_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def _missing_of(name: str, data: DataSet) -> list[str]:
+def _missing_of(data: DataSet) -> list[str]:
     """What one data set lacks, each with its place."""
+    lists = [Path(data.splits) / file for file in SPLIT_FILES.values()] if data.splits else []
+    lacks = [str(path) for path in lists if not path.is_file()]
     if not Path(data.manifest).is_file():
-        return [data.manifest]
+        return [data.manifest, *lacks]
     table = read_manifest(data.manifest).table
-    lacks = []
     for column, value in data.where.items():
         if column not in table or not (table[column] == value).any():
             lacks.append(f"{data.manifest}: rows with {column} {value}")
-    for column in data.columns:
-        if not (table[column] != "").all():
-            lacks.append(f"{data.manifest}: column {column} filled in every row")
+    lacks += [f"{data.manifest}: {column} in every row" for column in data.columns if (table[column] == "").any()]
     known = set(table["forgery"])
-    lacks += [f"{data.manifest}: forgery {there}" for there in data.forgeries if there not in known]
-    if data.splits:
-        lacks += [str(p) for p in (Path(data.splits) / f for f in SPLIT_FILES.values()) if not p.is_file()]
-    return lacks
+    return lacks + [f"{data.manifest}: forgery {there}" for there in data.forgeries if there not in known]
 
 
 def missing(protocol: Protocol) -> list[str]:
     """What the protocol needs and is not there, one text each; empty: it can run."""
-    lacks = [text for name, data in protocol.data.items() for text in _missing_of(name, data)]
+    lacks = [text for data in protocol.data.values() for text in _missing_of(data)]
     reals = (protocol.run.get("scenario") or {}).get("reals", "shared")
     if reals not in REALS:
         lacks.append(f"scenario.reals: {reals} (not built yet)")
@@ -176,8 +173,8 @@ def _taken(name: str, data: DataSet, target: Path) -> pd.DataFrame:
         table = table[real | table["forgery"].isin(list(data.forgeries))]
         new = table["forgery"].map(data.forgeries).where(table["label"] == 1, "real")
     else:
-        new = pd.Series(name, index=table.index).where(~real, "real")
-    table = table.assign(forgery=new, dataset=name)
+        new = table["forgery"] if data.keep_names else pd.Series(name, index=table.index).where(~real, "real")
+    table = table.assign(forgery=new, dataset=table["dataset"] if data.keep_names else name)
     for column in PATH_COLUMNS:
         table[column] = [os.path.relpath(manifest.absolute(p), target) if p else "" for p in table[column]]
     if data.splits:
@@ -237,7 +234,7 @@ def _in_studio(protocol: Protocol) -> dict[str, Any]:
         "data": "studio",
         "order": [stand_in(entry) for entry in order],
         "unseen": [stand_in(entry) for entry in scenario.get("unseen", [])],
-        "profiles": {families.get(name, name): camera for name, camera in studio.cameras.items()},
+        "profiles": {c if c == "*" else stand_in(c): camera for c, camera in studio.cameras.items()},
         "reals": "shared",
     }
     return apply_sets({**protocol.run, "scenario": scenario}, studio.sets)
@@ -281,7 +278,7 @@ def described(name: str) -> list[str]:
     for variant, texts in state["missing"].items():
         for text in texts:
             lacks.setdefault(text, []).append(variant)
-    for text, some in lacks.items():
+    for text, some in sorted(lacks.items(), key=lambda item: item[0].startswith("scenario.")):
         lines.append(f"missing: {text}" + (f" ({', '.join(some)})" if len(some) < len(state["missing"]) else ""))
     ready = [variant for variant, texts in state["missing"].items() if not texts]
     lines += [f"runs: ffd run {PREFIX}{name}{'/' if variant else ''}{variant}" for variant in ready]
