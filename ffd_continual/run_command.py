@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it from the start."""
+    if args.studio and args.data is not None:
+        raise FFDError("--studio renders its faces and --data names others: give one of them.")
     sets = list(args.set)
     if args.data is not None:
         sets.append(f"scenario.data={args.data}")
