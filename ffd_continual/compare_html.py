@@ -86,8 +86,8 @@ def _differences(methods: Sequence[Method], compared: Compared) -> str:
             rows.append([escape(m.name), str(gaps[0].seeds), *(c for gap in gaps for c in _difference(gap))])
     words = (
         f"<p>AUC of each method minus that of <b>{escape(compared.baseline)}</b>, on the same faces: every resample"
-        f" draws {compared.groups} {escape(compared.unit)} once for all runs, and seeds are averaged. The interval holds the"
-        " luck of the test faces; the luck of training is in the interval over seeds above.</p>"
+        f" draws {compared.groups} {escape(compared.unit)} once for all runs, and seeds are averaged. The interval"
+        " holds the luck of the test faces; the luck of training is in the interval over seeds above.</p>"
     )
     return words + table(heads, rows, {1, 2, 3, 5, 6})
 
@@ -176,8 +176,8 @@ def comparison_page(methods: Sequence[Method], compared: Compared, left_out: Seq
         + (f" Never learnt: {', '.join(map(escape, unseen))}." if unseen else "")
         + "</p>"
         f"<p>Frame-level AUC; mean over seeds, below it the 95 % interval ({escape(intervals_used(methods))}). Bold:"
-        " the best of a column. Forgetting is what the final model lost on earlier forgeries, negative = it gained; read it"
-        " beside the diagonal, the AUC when just learnt: what was never learnt cannot be forgotten.</p>"
+        " the best of a column. Forgetting is what the final model lost on earlier forgeries, negative = it gained;"
+        " read it beside the diagonal, the AUC when just learnt: what was never learnt cannot be forgotten.</p>"
     )
     parts = [("figures", "Figures", lead + _figures(methods))]
     if compared.differences:
