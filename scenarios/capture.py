@@ -197,7 +197,7 @@ _CAMERAS = (
     CaptureProfile("camera3", resolution=72, gamma=1.4, jpeg=70),
     CaptureProfile("camera4", contrast=0.7, noise=10, jpeg=30),
     CaptureProfile("phone", blur=0.4, noise=3, contrast=1.12, saturation=1.25, gamma=0.92, jpeg=80),
-    CaptureProfile("webcam", resolution=96, blur=0.5, noise=5, cast=(0.95, 1.0, 1.08), crf=32),
+    CaptureProfile("webcam", resolution=96, blur=0.5, noise=5, cast=(0.95, 1.0, 1.08), crf=26),
     CaptureProfile("cctv", resolution=48, blur=0.6, noise=9, contrast=0.85, saturation=0.5, jpeg=40),
     CaptureProfile("film_scan", blur=0.7, noise=7, cast=(1.06, 1.0, 0.92), gamma=0.9, contrast=0.9, jpeg=85),
     CaptureProfile("night", noise=16, gamma=1.5, cast=(1.12, 1.0, 0.8), blur=0.6, jpeg=60),

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ffd_continual.config import read_yaml
 from ffd_continual.scenarios.capture import (
     PROFILES,
     CaptureProfile,
@@ -141,3 +142,23 @@ def test_a_camera_without_video_is_fast():
         apply_profile(image, PROFILES["camera2"], rng)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.010
+
+
+def test_the_cameras_configuration_has_h264_and_jpeg_domains() -> None:
+    """One camera a forgery, at least one of each codec, and unseen faces through all of them."""
+    scenario = read_yaml("portraits_cameras")["scenario"]
+    cameras = [named_profile(scenario["profiles"][name]) for name in scenario["order"]]
+    assert len({camera.name for camera in cameras}) == len(scenario["order"]) == 4
+    assert any(camera.crf is not None for camera in cameras)
+    assert any(camera.jpeg for camera in cameras)
+    assert scenario["profiles"]["*"] == "mixed"
+
+
+def test_a_webcam_loses_detail_but_not_the_face() -> None:
+    """A picture of discs 10 px wide, as eyes are in a crop of 128 px, stays far nearer to itself than to a blank one."""
+    image = np.full((128, 128, 3), 190, np.uint8)
+    for x in (40, 60, 80):
+        cv2.circle(image, (x, 56), 5, (60, 50, 50), -1)
+    seen = apply_profile(image, named_profile("webcam"), np.random.default_rng(0)).astype(float)
+    assert seen[50:62, 36:45].mean() < seen[20:40, 20:108].mean() - 60
+    assert 0.5 < np.abs(seen - image).mean() < 20
