@@ -155,7 +155,7 @@ def test_the_cameras_configuration_has_h264_and_jpeg_domains() -> None:
 
 
 def test_a_webcam_loses_detail_but_not_the_face() -> None:
-    """A picture of discs 10 px wide, as eyes are in a crop of 128 px, stays far nearer to itself than to a blank one."""
+    """Discs 10 px wide, as eyes are in a crop of 128 px, stay dark, and the whole stays near what it was."""
     image = np.full((128, 128, 3), 190, np.uint8)
     for x in (40, 60, 80):
         cv2.circle(image, (x, 56), 5, (60, 50, 50), -1)
