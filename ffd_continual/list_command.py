@@ -20,7 +20,7 @@ KINDS = ("learners", "strategies", "scenarios", "configs", "families", "cameras"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to list."""
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

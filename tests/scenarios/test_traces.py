@@ -274,7 +274,7 @@ def test_a_run_tells_what_it_made_of_pairs(
     tiny_config["scenario"] |= {"data": str(_rows(tiny_faces, tmp_path, without_masks)), "relabel_below": 8}
     tiny_config["learner"] = {"name": "plain", "trunk": {"backbone": "test_efficientnet", "weights": "none"}}
     parts = assemble(config_from(tiny_config), tmp_path, lambda rows: None)
-    told = capsys.readouterr().out
+    told = " ".join(capsys.readouterr().out.split())
     assert "masks of 54 forged faces were made from their pairs by difference; 1 pairs have another size" in told
     assert "0 forged training faces have fewer than 8 forged pixels and count as real" in told
     assert parts.sources.table.mask_known.sum() == len(parts.sources.table.mask_known) - 1
