@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,7 +122,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
     """The finished runs with their methods' names, and a line for each that is left out.
 
     A cell `<method>-s<seed>` of a sweep bears its folder's method, another run its configuration's name; where that
-    name would join runs whose settings differ by more than the seed, or one seed twice, their folders name them.
+    name would join runs whose settings differ by more than the seed, or one seed twice, the folders tell them apart.
     FFDError where nothing is finished or a file is damaged.
     """
     runs, left_out = [], []
@@ -142,19 +142,33 @@ def read_runs(paths: Sequence[Path]) -> tuple[list[FinishedRun], list[str]]:
         runs.append(FinishedRun(path, method, seed, config, summary, costs))
     if not runs:
         raise FFDError("no finished run to compare. " + ". ".join(left_out) + ".")
+    return _told_apart(runs), left_out
+
+
+def _told_apart(runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Runs whose name joins what is not one method take that of a sweep and method, else of their folder."""
+    parted = list(runs)
+    namings: list[Callable[[FinishedRun], str]] = [
+        lambda r: f"{_place(r).parent.name}/{r.method}",
+        lambda r: _place(r).name,
+        lambda r: str(r.path),
+    ]
+    for naming in namings:
+        mixed = _mixed(parted)
+        both = zip(parted, runs, strict=True)
+        parted = [replace(now, method=naming(first)) if now.method in mixed else now for now, first in both]
+    return parted
+
+
+def _place(run: FinishedRun) -> Path:
+    return run.path.resolve()
+
+
+def _mixed(runs: Sequence[FinishedRun]) -> set[str]:
     groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         groups.setdefault(run.method, []).append(run)
-    mixed = {m for m, part in groups.items() if len({r.seed for r in part}) < len(part) or _settings_differ(part)}
-    named = [_renamed(run, run.path.resolve().name) if run.method in mixed else run for run in runs]
-    twice = sorted({r.method for r in named if sum((s.method, s.seed) == (r.method, r.seed) for s in named) > 1})
-    if twice:
-        raise FFDError(f"several runs are called {', '.join(twice)}: give their folders different names.")
-    return named, left_out
-
-
-def _renamed(run: FinishedRun, method: str) -> FinishedRun:
-    return FinishedRun(run.path, method, run.seed, run.config, run.summary, run.costs)
+    return {m for m, part in groups.items() if len({r.seed for r in part}) < len(part) or _settings_differ(part)}
 
 
 def _settings_differ(runs: Sequence[FinishedRun]) -> bool:

@@ -41,7 +41,7 @@ def _figure(one: Estimate, best: bool) -> str:
     if not math.isfinite(one.value):
         return "–"
     value = f"<b>{show(one.value)}</b>" if best else show(one.value)
-    return value + (f"<br><small>{show(one.low)} to {show(one.high)}</small>" if math.isfinite(one.low) else "")
+    return value + (f"<br> <small>{show(one.low)} to {show(one.high)}</small>" if math.isfinite(one.low) else "")
 
 
 def _best(methods: Sequence[Method], key: tuple[str, str]) -> float:
@@ -92,10 +92,11 @@ def _differences(methods: Sequence[Method], compared: Compared) -> str:
     return words + table(heads, rows, {1, 2, 3, 5, 6})
 
 
-def _y_range(methods: Sequence[Method]) -> tuple[float, float]:
-    curves = [c for m in methods for c in (m.aa_curve, m.unseen_curve, *m.type_curves.values())]
+def _y_range(curves: Sequence[dict[int, float]]) -> tuple[float, float]:
+    """As tight as the curves allow, so that methods come apart; at least 0.1 high."""
     values = [v for curve in curves for v in curve.values() if math.isfinite(v)]
-    return min(0.45, math.floor(min(values, default=0.5) * 20 - 1) / 20), 1.0
+    low = math.floor(min(values, default=0.5) * 40 - 0.5) / 40
+    return low, min(1.0, max(low + 0.1, math.ceil(max(values, default=1.0) * 40 + 0.5) / 40))
 
 
 def _curves(methods: Sequence[Method]) -> str:
@@ -104,16 +105,17 @@ def _curves(methods: Sequence[Method]) -> str:
     same = all(run.order == order for m in methods for run in m.runs)
     ticks = [(float(i), name if same else str(i + 1)) for i, name in enumerate(order)]
     before = [(-1.0, "untrained"), *ticks]
-    y_range, labelled = _y_range(methods), len(methods) <= 3
+    labelled, dotted = len(methods) <= 3, len(methods) <= 6 or len(order) == 1
 
     def panel(title: str, note: str, curves: Sequence[dict[int, float]], learnt: float | None = None) -> Panel:
+        start = -math.inf if learnt is None else learnt
         lines = [
-            Line(list(curve.items()), hue, 2.0, m.name, solid_from=learnt or -math.inf, end_value=labelled)
+            Line(list(curve.items()), hue, 1.6, m.name, [], start, dotted, labelled)
             for m, curve, hue in zip(methods, curves, hues, strict=True)
         ]
         early = any(-1 in curve for curve in curves)
         marks = [] if learnt is None else [(learnt, "learnt")]
-        return Panel(title, lines, before if early else ticks, y_range, note, (0.5, "chance"), marks)
+        return Panel(title, lines, before if early else ticks, _y_range(curves), note, (0.5, "chance"), marks)
 
     shown = [
         panel("Seen so far (AA)", "mean over what was learnt", [m.aa_curve for m in methods]),
@@ -132,12 +134,22 @@ def _curves(methods: Sequence[Method]) -> str:
         f'main:has(#m{i}:not(:checked)) svg :is([stroke="{hue}"],[fill="{hue}"]){{display:none}}'
         for i, hue in enumerate(hues)
     )
+    hide += "".join(
+        f'main:has(label:nth-child({i + 1}):hover) svg [stroke]:not([stroke="{hue}"]){{opacity:.1}}'
+        for i, hue in enumerate(hues)
+    )
     style = (
+        "#curves .panels{grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr))}"
+        "#curves svg .tick{font-size:8px}"
+        "@media (max-width:560px){table.stack br{display:none}}"
         ".keys{display:flex;flex-wrap:wrap;gap:4px 18px;font-size:.875rem;margin:8px 0}.keys label{cursor:pointer}"
         ".keys i{display:inline-block;width:18px;height:4px;border-radius:2px;margin:0 6px 3px 4px}"
         ".keys input{margin:0;vertical-align:middle}"
     )
-    words = "<p>AUC after each experience, mean over seeds. Untick a method to hide its curves.</p>"
+    words = (
+        "<p>AUC after each experience, mean over seeds. Dashed: before a forgery was learnt. Axes differ."
+        " Point at a method to see it alone, untick it to hide it.</p>"
+    )
     if not same:
         words += "<p>The runs learn in different orders, so the curves of single forgeries are left out.</p>"
     return f'<style>{style}{hide}</style>{words}<div class="keys">{keys}</div>{panels(shown)}'

@@ -36,6 +36,7 @@ TRACE_HEADS = {
 }
 PAIRED_HEADS = {"aa": "AA", "unseen": "Unseen"}
 DASH = "–"
+HALF = 0.0005  # below it three digits show zero, which has no sign
 Show = Callable[[Estimate], str]
 
 
@@ -99,6 +100,10 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if math.isfinite(value) else DASH
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if abs(value) >= HALF else "0.000"
+
+
 def _spread(one: Estimate) -> str:
     return f"[{one.low:.3f}, {one.high:.3f}]" if math.isfinite(one.low) else ""
 
@@ -106,7 +111,7 @@ def _spread(one: Estimate) -> str:
 def _gap(gap: Difference | None, between: str = " ") -> str:
     if gap is None or not math.isfinite(gap.value):
         return DASH
-    return f"{gap.value:+.3f}{between}[{gap.low:+.3f}, {gap.high:+.3f}]" + ("*" if gap.apart else "")
+    return f"{_signed(gap.value)}{between}[{gap.low:+.3f}, {gap.high:+.3f}]" + ("*" if gap.apart else "")
 
 
 def _rows(methods: Sequence[Method], show: Show) -> tuple[list[str], list[list[str]]]:
@@ -208,7 +213,7 @@ def terminal(methods: Sequence[Method], compared: Compared) -> str:
             if gaps[0] is None:
                 continue
             cells = [
-                f"{g.value:+.3f}{interval(g.low, g.high, '+')}{'*' if g.apart else ''}"
+                f"{_signed(g.value):>6s}{interval(g.low, g.high, '+')}{'*' if g.apart else ''}"
                 if g and math.isfinite(g.value)
                 else DASH
                 for g in gaps
