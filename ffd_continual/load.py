@@ -15,14 +15,14 @@ from ffd_continual.strategies.strategy import Strategy
 
 Base = TypeVar("Base", bound=type)
 
-#: Files that hold shared parts; what is not listed and defines one subclass of the base is a method.
+#: Where methods lie. A file that defines one subclass of the base with a `config_type` is one; others hold parts.
 _PACKAGES: dict[type, str] = {Learner: "ffd_continual.strategies.learners", Strategy: "ffd_continual.strategies"}
 
 
 def _exported(module: Any, base: type) -> list[type]:
-    """The base's subclasses that a module defines itself."""
-    classes = inspect.getmembers(module, inspect.isclass)
-    return [c for _, c in classes if issubclass(c, base) and c is not base and c.__module__ == module.__name__]
+    """The base's subclasses that a module defines itself, with settings of their own: shared bases have none."""
+    classes = [c for _, c in inspect.getmembers(module, inspect.isclass) if c.__module__ == module.__name__]
+    return [c for c in classes if issubclass(c, base) and c is not base and "config_type" in vars(c)]
 
 
 def known_methods(base: type) -> dict[str, type]:

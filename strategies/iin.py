@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffd_continual.strategies.learner import Output
-from ffd_continual.strategies.replay import Replay, ReplayConfig
-from ffd_continual.strategies.strategy import Context, State
-from ffd_continual.strategies.teacher import Teacher
+from ffd_continual.strategies.replay import ReplayConfig
+from ffd_continual.strategies.teacher import TaughtReplay
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -46,43 +45,17 @@ def distillation(new: Output, old: Output, config: IINStrategyConfig) -> dict[st
     return losses
 
 
-class IINStrategy(Replay):
+class IINStrategy(TaughtReplay):
     """Replay with a frozen snapshot of the learner as teacher, taken as each later experience opens."""
 
     config_type = IINStrategyConfig
 
-    def __init__(self, config: IINStrategyConfig, context: Context):
-        super().__init__(config, context)
-        self.teacher = Teacher()
-
-    def _distils(self) -> bool:
+    def distils(self) -> bool:
+        """Any of the three terms."""
         c = self.config
         return bool(c.logit_weight > 0 or c.feature_weight > 0 or c.evidence_weight > 0)
-
-    def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The learner as it came out of the last experience, with the new type's growth already done."""
-        self.teacher.drop()
-        if strategy.position[0] > 0 and self._distils():
-            self.teacher.take(strategy.learner)
 
     def before_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """Add the distillation terms to the step's loss, each under its own name."""
         if self.teacher:
-            terms = distillation(*self.teacher.pair(strategy), self.config)
-            strategy.losses |= {name: term.detach() for name, term in terms.items()}
-            if terms:
-                strategy.loss = strategy.loss + torch.stack(list(terms.values())).sum()
-
-    def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The teacher has done its part; the memory takes its share of the experience."""
-        self.teacher.drop()
-        super().after_training_exp(strategy, **kwargs)
-
-    def state_dict(self) -> State:
-        """The memory, and inside an experience the teacher."""
-        tensors, values = super().state_dict()
-        return tensors | self.teacher.state(), values
-
-    def load_state_dict(self, state: State) -> None:
-        """Take both back."""
-        super().load_state_dict((self.teacher.load(state[0]), state[1]))
+            strategy.add_terms(distillation(*self.teacher.pair(strategy), self.config))

@@ -7,11 +7,15 @@ the sense of `stored_bytes`, but one more pass a step.
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ffd_continual.strategies.learner import Learner, Output
+from ffd_continual.strategies.replay import Replay, ReplayConfig
+from ffd_continual.strategies.strategy import Context, State
 from ffd_continual.strategies.template import FaceStrategy
 
 _PREFIX = "teacher."
@@ -68,3 +72,35 @@ class Teacher:
         if self.learner is not None and taught:
             self.learner.load_state_dict(taught)
         return {k: v for k, v in tensors.items() if not k.startswith(_PREFIX)}
+
+
+class TaughtReplay(Replay):
+    """Replay with a teacher in every experience after the first: the part that methods share, no method by itself."""
+
+    def __init__(self, config: ReplayConfig, context: Context):
+        super().__init__(config, context)
+        self.teacher = Teacher()
+
+    @abstractmethod
+    def distils(self) -> bool:
+        """Whether the settings, and the memory as an experience opens, leave anything to ask a teacher."""
+
+    def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        """The learner as it came out of the last experience, with the new type's growth already done."""
+        self.teacher.drop()
+        if strategy.position[0] > 0 and self.distils():
+            self.teacher.take(strategy.learner)
+
+    def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        """The teacher has done its part; the memory takes its share of the experience."""
+        self.teacher.drop()
+        super().after_training_exp(strategy, **kwargs)
+
+    def state_dict(self) -> State:
+        """The memory, and inside an experience the teacher."""
+        tensors, values = super().state_dict()
+        return tensors | self.teacher.state(), values
+
+    def load_state_dict(self, state: State) -> None:
+        """Take both back."""
+        super().load_state_dict((self.teacher.load(state[0]), state[1]))

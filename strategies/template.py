@@ -10,7 +10,7 @@ Output in `out`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -91,6 +91,8 @@ def place(learner: Learner, device: torch.device) -> Learner:
 
 class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
     """Avalanche strategy that runs one Learner under one Strategy."""
+
+    loss: Tensor  # of the step: the learner's terms, and what the strategy adds
 
     def __init__(
         self,
@@ -218,6 +220,12 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             if not bool(torch.isfinite(loss)):
                 self._no_number(f"loss {term!r} is {float(loss)}")
         return torch.stack([loss.float() for loss in self.losses.values()]).sum()
+
+    def add_terms(self, terms: Mapping[str, Tensor]) -> None:
+        """In `before_backward`: a strategy's terms join the step's loss, listed by name beside the learner's own."""
+        self.losses |= {name: term.detach() for name, term in terms.items()}
+        if terms:
+            self.loss = self.loss + torch.stack(list(terms.values())).sum()
 
     def _no_number(self, what: str) -> None:
         experience, step = self.position
