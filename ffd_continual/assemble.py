@@ -19,6 +19,7 @@ from ffd_continual.scenarios.folder import IDENTITY_PATTERN, open_faces
 from ffd_continual.scenarios.kept import Kept, keep_features
 from ffd_continual.scenarios.landmarks import fill_landmarks, models_installed
 from ffd_continual.scenarios.manifest import Manifest
+from ffd_continual.scenarios.shuffled import BETRAYING, shuffle_labels
 from ffd_continual.scenarios.streams import Scenario, build_scenario, check_classes
 from ffd_continual.scenarios.studio_set import studio_manifest
 from ffd_continual.scenarios.table import FaceTable, prepare_table
@@ -96,6 +97,18 @@ def _tell_masks(table: FaceTable, config: RunConfig) -> None:
         )
 
 
+def _shuffled(table: FaceTable, config: RunConfig, learner: Learner) -> FaceTable:
+    """The control's table. FFDError for a learner that cannot do without what would betray the true labels."""
+    lacks = sorted(learner.needs & BETRAYING)
+    if lacks:
+        raise FFDError(
+            f"scenario.labels=shuffled gives no {', '.join(lacks)}, which would betray the true labels, and learner "
+            f"{config.learner.name} as configured needs them: switch these parts off, or control another learner."
+        )
+    say("control: the labels of training and validation faces are shuffled; every figure should be chance")
+    return shuffle_labels(table, config.seed)
+
+
 def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFrame], None]) -> Parts:
     """Build the parts of a run. All checks of the input happen here, before any training."""
     device = choose_device(config.train.device)
@@ -126,6 +139,8 @@ def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFr
         report_skipped=report_skipped,
     )
     _tell_masks(table, config)
+    if config.scenario.labels == "shuffled":
+        table = _shuffled(table, config, learner)
     if len(table.rows) < len(scenario.rows) or table.relabelled:  # unreadable faces were left out, or labels changed
         check_classes(table.rows, scenario.experiences, scenario.unseen, config.scenario.data)
     kept = Scenario(table.rows, scenario.experiences, scenario.unseen, scenario.names, scenario.profiles)

@@ -21,6 +21,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.people import PEOPLE, place_people, share_of
+from ffd_continual.scenarios.shuffled import LABELS
 from ffd_continual.scenarios.table import MASKS
 
 STREAMS = ("train", "valid", "test", "unseen")
@@ -33,6 +34,7 @@ class ScenarioConfig:
 
     data: str = "studio"  # "studio", a manifest (.csv, .parquet) or a folder DIR/real + DIR/<forgery>
     order: tuple[str, ...] = ()  # one entry an experience; "a+b" puts two forgeries into one; empty: all, by name
+    permuted: int = -1  # 0 or more: the experiences come in another order, drawn by this number; their faces stay
     unseen: tuple[str, ...] = ()  # forgeries that are only tested on
     reals: str = "shared"  # "shared": every experience sees all real faces; "split": each has its own share
     people: str = "shared"  # "own": each experience has its own people, in train and valid; test people are shared;
@@ -47,6 +49,7 @@ class ScenarioConfig:
     studio_people: int = 260  # rendered when data is "studio"
     studio_shots: int = 1
     masks: str = "auto"  # "auto": the manifest's, else from the pair by difference; "manifest", "difference", "ssim"
+    labels: str = "given"  # "shuffled": a control; training faces' labels are dealt anew (scenarios/shuffled.py)
     relabel_below: int = 0  # forged training faces with fewer forged pixels become real; the wavelet paper's value: 8
     identity_pattern: str = ""  # regular expression with one group, for folders: file name -> identity
 
@@ -84,6 +87,18 @@ def check_profiles(config: ScenarioConfig) -> dict[str, CaptureProfile]:
     if unknown:
         raise FFDError(f"scenario.profiles: unknown camera {', '.join(unknown)}. Known: {', '.join(sorted(PROFILES))}.")
     return {name: PROFILES[name] for name in sorted(used)}
+
+
+def learning_order(count: int, permuted: int) -> list[int]:
+    """Places of the experiences in `scenario.order`, in the order of learning; -1: as they stand there.
+
+    Which people and cameras an experience has hangs on its place in `scenario.order`, never on when it is learnt.
+    """
+    if permuted < -1:
+        raise FFDError(f"scenario.permuted is -1 (the order as given) or a number from 0 on, not {permuted}.")
+    if permuted == -1:
+        return list(range(count))
+    return [int(number) for number in np.random.default_rng([permuted, count]).permutation(count)]
 
 
 @dataclass(frozen=True)
@@ -131,13 +146,17 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.relabel_below counts pixels, 0 or more, not {config.relabel_below}.")
     if config.unreadable not in ("error", "skip"):
         raise FFDError(f"scenario.unreadable must be 'error' or 'skip', not {config.unreadable!r}.")
+    if config.labels not in LABELS:
+        raise FFDError(f"scenario.labels must be one of {', '.join(LABELS)}, not {config.labels!r}.")
     if config.leaks not in ("error", "allow"):
         raise FFDError(f"scenario.leaks must be 'error' or 'allow', not {config.leaks!r}.")
     placed = place_people(faces, [forgeries for _, forgeries in groups], config.people, config.seed)
     share = placed.share
     real = (faces["label"] == 0).to_numpy()
     parts: list[pd.DataFrame] = []
-    for number, (name, forgeries) in enumerate(groups):
+    turns = learning_order(len(groups), config.permuted)
+    for number in turns:
+        name, forgeries = groups[number]
         member = real | faces["forgery"].isin(forgeries).to_numpy()
         for stream in ("train", "valid", "test"):
             split = config.judged if stream == "test" else stream
@@ -156,9 +175,11 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     check_classes(rows, trained, config.unseen, config.data)
     guessed = not config.identity_pattern and Path(manifest.source).is_dir()  # people named by files' names
     check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow", guessed)
-    trained_forgeries = [f for _, forgeries in groups for f in forgeries]
+    trained_forgeries = [f for number in turns for f in groups[number][1]]
     names = ("real", *trained_forgeries, *config.unseen)
-    return Scenario(rows, tuple(trained), tuple(config.unseen), names, cameras, placed.notes)
+    return Scenario(
+        rows, tuple(trained[number] for number in turns), tuple(config.unseen), names, cameras, placed.notes
+    )
 
 
 def _placed(
