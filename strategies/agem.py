@@ -18,11 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.importance import trained
-from ffd_continual.strategies.replay import Replay, ReplayConfig
-from ffd_continual.strategies.set_aside import decision_loss, look_apart, set_aside
-from ffd_continual.strategies.strategy import Context
+from ffd_continual.strategies.replay import ReplayConfig
+from ffd_continual.strategies.set_aside import ApartReplay, decision_loss, look_apart
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -42,22 +40,14 @@ def project(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Te
     return [g - dot / length * r for g, r in pairs]
 
 
-class AGEM(Replay):
+class AGEM(ApartReplay):
     """Steps that do not raise the loss on stored faces, to first order."""
 
     config_type = AGEMConfig
 
-    def __init__(self, config: AGEMConfig, context: Context):
-        super().__init__(config, context)
-        self._apart: Batch | None = None
-
-    def before_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The learner's own step sees the current faces only."""
-        self._apart = set_aside(strategy)
-
     def before_update(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """Ask the stored faces for the reference, and project."""
-        faces, self._apart = self._apart, None
+        faces = self.take_apart()
         if faces is None:
             return
         parameters = list(trained(strategy).values())

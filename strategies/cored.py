@@ -22,16 +22,15 @@ from torch import Tensor
 
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.field_losses import (
-    add_terms,
     as_shown,
     bin_means,
     confidence_bin,
     logit_distillation,
     representation_pull,
 )
-from ffd_continual.strategies.replay import Replay, ReplayConfig
+from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.strategy import Context, State
-from ffd_continual.strategies.teacher import Teacher
+from ffd_continual.strategies.teacher import TaughtReplay
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -45,7 +44,7 @@ class CoReDConfig(ReplayConfig):
     bins: int = 5  # of confidence, a label
 
 
-class CoReD(Replay):
+class CoReD(TaughtReplay):
     """Replay, a teacher, and the teacher's mean features of the stored faces."""
 
     config_type = CoReDConfig
@@ -54,18 +53,18 @@ class CoReD(Replay):
         super().__init__(config, context)
         if config.bins < 1:
             raise FFDError(f"strategy.bins={config.bins}: cored needs 1 bin of confidence or more.")
-        self.teacher = Teacher()
         self.means, self.counts = torch.zeros(2, config.bins, 0), torch.zeros(2, config.bins, dtype=torch.int64)
+
+    def distils(self) -> bool:
+        """Decisions or features."""
+        return bool(self.config.logit_weight > 0 or self.config.representation_weight > 0)
 
     def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The teacher, and its bins over the stored faces."""
-        self.teacher.drop()
+        super().before_training_exp(strategy, **kwargs)
         self.counts = torch.zeros_like(self.counts)
-        config = self.config
-        if strategy.position[0] > 0 and (config.logit_weight > 0 or config.representation_weight > 0):
-            self.teacher.take(strategy.learner)
-            if config.representation_weight > 0 and len(self.memory):
-                self._fill_bins(strategy)
+        if self.teacher and self.config.representation_weight > 0 and len(self.memory):
+            self._fill_bins(strategy)
 
     @torch.no_grad()
     def _fill_bins(self, strategy: FaceStrategy) -> None:
@@ -94,23 +93,18 @@ class CoReD(Replay):
             places = confidence_bin(old.z.float(), labels, config.bins)
             pull = representation_pull(new.features["common"].float(), labels, places, self.means, self.counts)
             terms["representation"] = config.representation_weight * pull
-        add_terms(strategy, terms)
-
-    def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The teacher has done its part; the memory takes its share of the experience."""
-        self.teacher.drop()
-        super().after_training_exp(strategy, **kwargs)
+        strategy.add_terms(terms)
 
     def state_dict(self) -> State:
         """The memory, and inside an experience the teacher and its bins."""
         tensors, values = super().state_dict()
         if self.teacher:
-            tensors = tensors | self.teacher.state() | {"bins.means": self.means, "bins.counts": self.counts}
+            tensors = tensors | {"bins.means": self.means, "bins.counts": self.counts}
         return tensors, values
 
     def load_state_dict(self, state: State) -> None:
         """Take all back."""
-        tensors, values = self.teacher.load(state[0]), state[1]
+        tensors, values = state
         if self.teacher and "bins.means" in tensors:
             self.means = tensors["bins.means"].to(self.means.device)
             self.counts = tensors["bins.counts"].to(self.counts.device)

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffd_continual.scenarios.batch import Batch
-from ffd_continual.strategies.replay import Replay, ReplayConfig
-from ffd_continual.strategies.set_aside import decision_loss, look_apart, set_aside
-from ffd_continual.strategies.strategy import Context, Rows
+from ffd_continual.strategies.replay import ReplayConfig
+from ffd_continual.strategies.set_aside import ApartReplay, decision_loss, look_apart
+from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -39,15 +38,11 @@ def dark_loss(z: Tensor, stored: Tensor) -> Tensor:
     return ((z.float() - stored) ** 2).mean()
 
 
-class DERpp(Replay):
+class DERpp(ApartReplay):
     """Replay of logits on one draw, of labels on another."""
 
     config_type = DERppConfig
     stores_logits = True
-
-    def __init__(self, config: DERppConfig, context: Context):
-        super().__init__(config, context)
-        self._apart: Batch | None = None
 
     def draw(self, count: int, rng: np.random.Generator) -> Rows:
         """Two independent draws, one after the other: the larger half for logits, the rest for labels."""
@@ -60,13 +55,9 @@ class DERpp(Replay):
         found = self.memory.table.logit[[place[int(row)] for row in rows]]
         return torch.from_numpy(found).to(rows.device)
 
-    def before_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The learner's own step sees the current faces only."""
-        self._apart = set_aside(strategy)
-
     def before_update(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """One pass over both draws adds the gradients of the two terms."""
-        faces, self._apart = self._apart, None
+        faces = self.take_apart()
         if faces is None:
             return
         first = len(faces.target) - len(faces.target) // 2

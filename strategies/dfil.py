@@ -21,15 +21,13 @@ from typing import Any
 from torch import Tensor
 
 from ffd_continual.strategies.field_losses import (
-    add_terms,
     as_shown,
     feature_distillation,
     logit_distillation,
     supervised_contrast,
 )
-from ffd_continual.strategies.replay import Replay, ReplayConfig
-from ffd_continual.strategies.strategy import Context, State
-from ffd_continual.strategies.teacher import Teacher
+from ffd_continual.strategies.replay import ReplayConfig
+from ffd_continual.strategies.teacher import TaughtReplay
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -46,20 +44,14 @@ class DFILConfig(ReplayConfig):
     temperature: float = 20.0
 
 
-class DFIL(Replay):
+class DFIL(TaughtReplay):
     """Replay of central and hard faces, supervised contrast, and a teacher."""
 
     config_type = DFILConfig
 
-    def __init__(self, config: DFILConfig, context: Context):
-        super().__init__(config, context)
-        self.teacher = Teacher()
-
-    def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The teacher of a later experience."""
-        self.teacher.drop()
-        if strategy.position[0] > 0 and (self.config.feature_weight > 0 or self.config.logit_weight > 0):
-            self.teacher.take(strategy.learner)
+    def distils(self) -> bool:
+        """Features or decisions."""
+        return bool(self.config.feature_weight > 0 or self.config.logit_weight > 0)
 
     def before_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """Add the terms to the step's loss, each under its own name."""
@@ -76,18 +68,4 @@ class DFIL(Replay):
             if config.logit_weight > 0:
                 kept = logit_distillation(new.z.float(), old.z.float(), config.temperature)
                 terms["keep_logit"] = config.logit_weight * kept
-        add_terms(strategy, terms)
-
-    def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The teacher has done its part; the memory takes its share of the experience."""
-        self.teacher.drop()
-        super().after_training_exp(strategy, **kwargs)
-
-    def state_dict(self) -> State:
-        """The memory, and inside an experience the teacher."""
-        tensors, values = super().state_dict()
-        return tensors | self.teacher.state(), values
-
-    def load_state_dict(self, state: State) -> None:
-        """Take both back."""
-        super().load_state_dict((self.teacher.load(state[0]), state[1]))
+        strategy.add_terms(terms)

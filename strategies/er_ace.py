@@ -26,9 +26,8 @@ from torch import Tensor
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Output
-from ffd_continual.strategies.replay import Replay, ReplayConfig
-from ffd_continual.strategies.set_aside import look_apart, set_aside
-from ffd_continual.strategies.strategy import Context
+from ffd_continual.strategies.replay import ReplayConfig
+from ffd_continual.strategies.set_aside import ApartReplay, look_apart
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -48,14 +47,10 @@ def masked_cross_entropy(log_p: Tensor, target: Tensor, classes: Tensor) -> Tens
     return F.nll_loss(log_p.masked_fill(~classes, float("-inf")).log_softmax(1), target)
 
 
-class ERACE(Replay):
+class ERACE(ApartReplay):
     """Replay in which current faces never argue against absent types."""
 
     config_type = ERACEConfig
-
-    def __init__(self, config: ERACEConfig, context: Context):
-        super().__init__(config, context)
-        self._apart: Batch | None = None
 
     def _classes(self, strategy: FaceStrategy, out: Output, batch: Batch) -> tuple[Tensor, Tensor]:
         """log p (B, C) and targets (B,) by the learner's own order of types."""
@@ -71,10 +66,6 @@ class ERACE(Replay):
         target = torch.tensor(place, device=batch.target.device)
         return class_log_probabilities(out.z, out.attribution), target
 
-    def before_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The learner's own step sees the current faces only."""
-        self._apart = set_aside(strategy)
-
     def after_forward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The decision's loss over the classes of the current faces."""
         log_p, target = self._classes(strategy, strategy.out, strategy.mbatch)
@@ -84,7 +75,7 @@ class ERACE(Replay):
 
     def before_update(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The stored faces' loss over all classes adds its gradient."""
-        faces, self._apart = self._apart, None
+        faces = self.take_apart()
         if faces is None:
             return
         log_p, target = self._classes(strategy, look_apart(strategy, faces), faces)

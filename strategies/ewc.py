@@ -77,9 +77,7 @@ class EWC(Strategy):
     def before_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """Add the penalty; with weight 0 no parameter is touched."""
         if self.past and self.config.weight > 0:
-            penalty = ewc_penalty(trained(strategy), self.past, self.config.weight)
-            strategy.losses["ewc"] = penalty.detach()
-            strategy.loss = strategy.loss + penalty
+            strategy.add_terms({"ewc": ewc_penalty(trained(strategy), self.past, self.config.weight)})
 
     def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The experience's Fisher and where its parameters came to rest."""

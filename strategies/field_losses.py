@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Learner
-from ffd_continual.strategies.template import FaceStrategy
 
 
 def logit_distillation(new: Tensor, old: Tensor, temperature: float) -> Tensor:
@@ -94,10 +93,3 @@ def as_shown(learner: Learner, batch: Batch) -> Batch:
         if isinstance(share, float) and share > 0:
             return batch.with_pseudo(share)[0]
     return batch
-
-
-def add_terms(strategy: FaceStrategy, terms: dict[str, Tensor]) -> None:
-    """Add a strategy's terms to the step's loss, and list them beside the learner's."""
-    strategy.losses |= {name: term.detach() for name, term in terms.items()}
-    if terms:
-        strategy.loss = strategy.loss + torch.stack(list(terms.values())).sum()

@@ -32,7 +32,6 @@ from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.views import keyed_generator
 from ffd_continual.strategies.field_losses import (
-    add_terms,
     as_shown,
     feature_distillation,
     logit_distillation,
@@ -198,7 +197,7 @@ class HDP(Strategy):
         if config.real_weight > 0:
             now, then = new.features["common"][real].float(), old.features["common"][real].float()
             terms["keep_real"] = config.real_weight * feature_distillation(now, then)
-        add_terms(strategy, terms)
+        strategy.add_terms(terms)
 
     def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The experience's perturbation, against the detector as it now is."""

@@ -57,8 +57,7 @@ class LwF(Strategy):
         if self.teacher:
             new, old = self.teacher.pair(strategy)
             term = self.config.weight * soft_decision_loss(new.z, old.z, self.config.temperature)
-            strategy.losses["lwf"] = term.detach()
-            strategy.loss = strategy.loss + term
+            strategy.add_terms({"lwf": term})
 
     def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """The teacher has done its part."""

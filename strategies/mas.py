@@ -68,8 +68,7 @@ class MAS(Strategy):
         """Add the penalty; with weight 0 no parameter is touched."""
         if self.omega and self.config.weight > 0:
             penalty = self.config.weight * quadratic(trained(strategy), self.omega, self.anchor)
-            strategy.losses["mas"] = penalty.detach()
-            strategy.loss = strategy.loss + penalty
+            strategy.add_terms({"mas": penalty})
 
     def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """Add the experience's importances, and anchor the parameters where they are."""

@@ -7,12 +7,16 @@ step plan's answer, a pure function of (seed, experience, step) and of the memor
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Output
+from ffd_continual.strategies.replay import Replay, ReplayConfig
+from ffd_continual.strategies.strategy import Context
 from ffd_continual.strategies.template import FaceStrategy
 
 
@@ -36,3 +40,20 @@ def look_apart(strategy: FaceStrategy, faces: Batch) -> Output:
 def decision_loss(z: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy of logits (B,) with labels (B,)."""
     return F.binary_cross_entropy_with_logits(z.float(), target.float())
+
+
+class ApartReplay(Replay):
+    """Replay whose stored faces wait beside the step's batch: the part that methods share, no method by itself."""
+
+    def __init__(self, config: ReplayConfig, context: Context):
+        super().__init__(config, context)
+        self._apart: Batch | None = None
+
+    def before_training_iteration(self, strategy: FaceStrategy, **kwargs: Any) -> None:
+        """The learner's own step sees the current faces only."""
+        self._apart = set_aside(strategy)
+
+    def take_apart(self) -> Batch | None:
+        """The step's stored faces, once; None where there is none."""
+        faces, self._apart = self._apart, None
+        return faces

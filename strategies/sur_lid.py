@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.views import keyed_generator
-from ffd_continual.strategies.field_losses import add_terms, as_shown, feature_distillation, supervised_contrast
+from ffd_continual.strategies.field_losses import as_shown, feature_distillation, supervised_contrast
 from ffd_continual.strategies.learner import Output, split_decay
-from ffd_continual.strategies.replay import Replay, ReplayConfig
+from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.strategy import Context, Rows, State
 from ffd_continual.strategies.sur_lid_parts import StableAndUnlike, align, grid_shuffle, refill
-from ffd_continual.strategies.teacher import Teacher
+from ffd_continual.strategies.teacher import TaughtReplay
 from ffd_continual.strategies.template import FaceStrategy, fork_seeded
 
 _SHUFFLE, _FILL, _HEAD = 606, 607, 608  # tell the uses of a key apart
@@ -59,7 +59,7 @@ class SURLIDConfig(ReplayConfig):
     align: float = 0.001  # gamma
 
 
-class SURLID(Replay):
+class SURLID(TaughtReplay):
     """Replay, isolated groups, a teacher, and a head a task that decides with the others."""
 
     config_type = SURLIDConfig
@@ -72,7 +72,6 @@ class SURLID(Replay):
             raise FFDError("strategy sur_lid needs strategy.cells of 2 or more and strategy.align from 0 to below 1.")
         if own:
             self.memory.policy = StableAndUnlike()
-        self.teacher = Teacher()
         self.heads = nn.ModuleList()  # one Linear(D, 1) a task
         self.stored, self.groups = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)  # what re-filling mixes
 
@@ -90,23 +89,25 @@ class SURLID(Replay):
 
     # Opening an experience --------------------------------------------------------------------------------------
 
+    def _mixes(self) -> bool:
+        return bool(self.config.isolation_weight > 0 and self.config.filled > 0)
+
+    def distils(self) -> bool:
+        """Stored faces' features, or what re-filling mixes."""
+        return bool(len(self.memory) and (self.config.distill_weight > 0 or self._mixes()))
+
     def before_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
         """A new head joins the optimizer; the teacher, and the stored faces' features under it."""
-        config, experience = self.config, strategy.position[0]
-        self.teacher.drop()
+        super().before_training_exp(strategy, **kwargs)
         self.stored, self.groups = torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)
-        if config.detect_weight > 0:
+        if self.config.detect_weight > 0:
             self._grow(strategy)
-        mixes = config.isolation_weight > 0 and config.filled > 0
-        if experience > 0 and len(self.memory) and (config.distill_weight > 0 or mixes):
-            self.teacher.take(strategy.learner)
-            assert self.teacher.learner is not None
-            if mixes:
-                rows = self.remembered()
-                self.stored = self._common(self.teacher.learner, strategy, rows)
-                origin = torch.from_numpy(self.context.sources.experience[rows])
-                label = torch.from_numpy(self.memory.table.label.astype(np.int64))
-                self.groups = (2 * origin + label).to(self.stored.device)
+        if self.teacher.learner is not None and self._mixes():
+            rows = self.remembered()
+            self.stored = self._common(self.teacher.learner, strategy, rows)
+            origin = torch.from_numpy(self.context.sources.experience[rows])
+            label = torch.from_numpy(self.memory.table.label.astype(np.int64))
+            self.groups = (2 * origin + label).to(self.stored.device)
 
     def _grow(self, strategy: FaceStrategy) -> None:
         experience, learner = strategy.position[0], strategy.learner
@@ -161,7 +162,7 @@ class SURLID(Replay):
             z = torch.cat([head(features) for head in self.heads], dim=1)
             own = z.gather(1, batch.experience[:, None]).squeeze(1)
             terms["detect"] = config.detect_weight * F.binary_cross_entropy_with_logits(own, target.float())
-        add_terms(strategy, terms)
+        strategy.add_terms(terms)
 
     @torch.no_grad()
     def after_update(self, strategy: FaceStrategy, **kwargs: Any) -> None:
@@ -173,11 +174,6 @@ class SURLID(Replay):
             new.copy_(align(new, old, self.config.align))
 
     # Closing an experience --------------------------------------------------------------------------------------
-
-    def after_training_exp(self, strategy: FaceStrategy, **kwargs: Any) -> None:
-        """The teacher has done its part; the memory takes its share of the experience."""
-        self.teacher.drop()
-        super().after_training_exp(strategy, **kwargs)
 
     @torch.no_grad()
     def _features(self, strategy: FaceStrategy, rows: Rows) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -206,12 +202,12 @@ class SURLID(Replay):
         tensors, values = super().state_dict()
         tensors = tensors | {f"heads.{name}": value for name, value in self.heads.state_dict().items()}
         if self.teacher:
-            tensors = tensors | self.teacher.state() | {"fill.stored": self.stored, "fill.groups": self.groups}
+            tensors = tensors | {"fill.stored": self.stored, "fill.groups": self.groups}
         return tensors, values
 
     def load_state_dict(self, state: State) -> None:
         """Take all back; heads that exist keep their place in the optimizer."""
-        tensors, values = self.teacher.load(state[0]), state[1]
+        tensors, values = state
         heads = {k.removeprefix("heads."): v for k, v in tensors.items() if k.startswith("heads.")}
         while f"{len(self.heads)}.weight" in heads:
             self.heads.append(nn.Linear(heads[f"{len(self.heads)}.weight"].shape[1], 1))
