@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.strategies.learners.trunk import PACKAGED, packaged_weights
+from ffd_continual.strategies.learners.trunk import PACKAGED, check_backbone, packaged_weights
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,6 @@ class PyramidConfig:
     backbone: str = PACKAGED
     weights: str = "package"  # "package" (lite0 only), "timm" (downloads), "none" (random)
     frozen_stages: int = 0  # so many of the finest levels, with all they are computed from, never change
-
-
-def _check(config: PyramidConfig) -> None:
-    if not timm.is_model(config.backbone):
-        near = timm.list_models(f"*{config.backbone[:6]}*")[:8]
-        raise FFDError(f"learner.trunk.backbone: timm has no model {config.backbone!r}. Near: {', '.join(near)}.")
-    if config.weights not in ("package", "timm", "none"):
-        raise FFDError(f"learner.trunk.weights must be 'package', 'timm' or 'none', not {config.weights!r}.")
-    if config.weights == "package" and config.backbone != PACKAGED:
-        raise FFDError(
-            f"learner.trunk.weights=package holds {PACKAGED} only, not {config.backbone}; "
-            "use weights=timm (downloads) or none (random)."
-        )
 
 
 def load_packaged(body: nn.Module, full: nn.Module) -> None:
@@ -61,7 +48,7 @@ class Pyramid(nn.Module):
 
     def __init__(self, config: PyramidConfig):
         super().__init__()
-        _check(config)
+        check_backbone(config.backbone, config.weights)
         # The whole model tells how many levels there are; the feature network lists five of them unless asked.
         full: Any = timm.create_model(config.backbone, pretrained=False, num_classes=0)
         levels = tuple(range(len(getattr(full, "feature_info", ()))))

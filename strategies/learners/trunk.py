@@ -33,6 +33,20 @@ class TrunkConfig:
     frozen_stages: int = 4  # the stem counts as the first; 0 trains everything
 
 
+def check_backbone(backbone: str, weights: str) -> None:
+    """Raise FFDError on a backbone that timm does not know, or weights that it cannot have."""
+    if not timm.is_model(backbone):
+        near = timm.list_models(f"*{backbone[:6]}*")[:8]
+        raise FFDError(f"learner.trunk.backbone: timm has no model {backbone!r}. Near: {', '.join(near)}.")
+    if weights not in ("package", "timm", "none"):
+        raise FFDError(f"learner.trunk.weights must be 'package', 'timm' or 'none', not {weights!r}.")
+    if weights == "package" and backbone != PACKAGED:
+        raise FFDError(
+            f"learner.trunk.weights=package holds {PACKAGED} only, not {backbone}; "
+            "use weights=timm (downloads) or none (random)."
+        )
+
+
 def level_statistics(maps: Sequence[Tensor]) -> Tensor:
     """Mean, standard deviation and maximum of every channel of every map: (B, 3 * sum C_l).
 
@@ -122,16 +136,7 @@ class Trunk(nn.Module):
 
     def __init__(self, config: TrunkConfig):
         super().__init__()
-        if not timm.is_model(config.backbone):
-            near = timm.list_models(f"*{config.backbone[:6]}*")[:8]
-            raise FFDError(f"learner.trunk.backbone: timm has no model {config.backbone!r}. Near: {', '.join(near)}.")
-        if config.weights not in ("package", "timm", "none"):
-            raise FFDError(f"learner.trunk.weights must be 'package', 'timm' or 'none', not {config.weights!r}.")
-        if config.weights == "package" and config.backbone != PACKAGED:
-            raise FFDError(
-                f"learner.trunk.weights=package holds {PACKAGED} only, not {config.backbone}; "
-                "use weights=timm (downloads) or none (random)."
-            )
+        check_backbone(config.backbone, config.weights)
         model = timm.create_model(config.backbone, pretrained=config.weights == "timm", num_classes=0)
         if config.weights == "package":
             _load_packaged(model)

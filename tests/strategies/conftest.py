@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from avalanche.core import SupervisedPlugin
 from ffd_continual.assemble import Parts, assemble
 from ffd_continual.config import RunConfig, config_from
 from ffd_continual.load import learner_class, strategy_class
+from ffd_continual.scenarios.batch import Batch
+from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.template import FaceStrategy
 
 TINY = {
@@ -57,6 +60,25 @@ class Trained:
     @property
     def weights(self) -> dict[str, torch.Tensor]:
         return {k: v.clone() for k, v in self.parts.learner.state_dict().items()}
+
+    def step_of_the_second(self) -> tuple[Learner, Batch]:
+        """After one experience: the second one's first step as far as `before_backward`, without an update.
+
+        Returns the learner as the first experience left it, and the step's batch; the agent holds the losses.
+        """
+        agent, keeper = self.agent, self.parts.keeper
+        old = copy.deepcopy(self.parts.learner).eval()
+        agent.position = (1, 0)
+        agent.make_train_dataloader()
+        batch = next(iter(agent.dataloader))
+        agent.make_optimizer()
+        keeper.before_training_exp(agent)
+        agent.mbatch = batch
+        agent.learner.train()
+        agent.out, agent.losses = agent.learner.step(batch)
+        agent.loss = torch.zeros(())
+        keeper.before_backward(agent)
+        return old, batch
 
 
 @dataclass

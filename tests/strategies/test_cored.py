@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -19,11 +18,7 @@ def test_the_teacher_s_bins_and_both_terms_follow_a_loop(workshop: Any) -> None:
     """A step of the second experience, redone face by face with the learner as the first experience left it."""
     run = workshop.train("plain", "cored", keep={"exemplars": 12}, experiences=1, steps=4, lr=1e-2)
     keeper, agent = run.parts.keeper, run.agent
-    old = copy.deepcopy(run.parts.learner).eval()
-    agent.position = (1, 0)
-    agent.make_train_dataloader()
-    batch = next(iter(agent.dataloader))
-    keeper.before_training_exp(agent)
+    old, batch = run.step_of_the_second()
 
     def ask(row: int) -> tuple[float, np.ndarray[Any, Any]]:
         with torch.no_grad():
@@ -47,11 +42,6 @@ def test_the_teacher_s_bins_and_both_terms_follow_a_loop(workshop: Any) -> None:
         assert np.allclose(keeper.means[label, number].double().numpy(), sum(members) / len(members), atol=1e-4)
     assert int(keeper.counts.sum()) == sum(len(members) for members in cells.values())
 
-    agent.mbatch = batch
-    agent.learner.train()
-    agent.out, agent.losses = agent.learner.step(batch)
-    agent.loss = torch.zeros(())
-    keeper.before_backward(agent)
     with torch.no_grad():
         taught = old(batch.image)
     divergence, squares = [], []

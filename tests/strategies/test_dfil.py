@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -21,18 +20,7 @@ def test_the_weights_are_the_paper_s() -> None:
 
 def test_the_terms_of_a_step_follow_a_loop(workshop: Any) -> None:
     run = workshop.train("plain", "dfil", keep={"exemplars": 12}, experiences=1, steps=4, lr=1e-2)
-    keeper, agent = run.parts.keeper, run.agent
-    old = copy.deepcopy(run.parts.learner).eval()
-    agent.position = (1, 0)
-    agent.make_train_dataloader()
-    batch = next(iter(agent.dataloader))
-    keeper.before_training_exp(agent)
-    agent.mbatch = batch
-    agent.learner.train()
-    agent.out, agent.losses = agent.learner.step(batch)
-    agent.loss = torch.zeros(())
-    keeper.before_backward(agent)
-
+    agent, (old, batch) = run.agent, run.step_of_the_second()
     with torch.no_grad():
         taught = old(batch.image)
     features, count = agent.out.features["common"].detach().double().numpy(), len(batch.target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -168,17 +167,7 @@ def test_the_terms_of_a_step_follow_a_loop(workshop: Any) -> None:
     keep = {"exemplars": 12, "filled": 0}
     run = workshop.train("plain", "sur_lid", keep=keep, experiences=1, steps=3, lr=1e-2)
     keeper, agent = run.parts.keeper, run.agent
-    old = copy.deepcopy(run.parts.learner).eval()
-    agent.position = (1, 0)
-    agent.make_train_dataloader()
-    batch = next(iter(agent.dataloader))
-    agent.make_optimizer()
-    keeper.before_training_exp(agent)
-    agent.mbatch = batch
-    agent.learner.train()
-    agent.out, agent.losses = agent.learner.step(batch)
-    agent.loss = torch.zeros(())
-    keeper.before_backward(agent)
+    old, batch = run.step_of_the_second()
     features = agent.out.features["common"].detach().double().numpy()
     with torch.no_grad():
         taught = old(batch.image).features["common"].double().numpy()
