@@ -31,7 +31,6 @@ from ffd_continual.scenarios.manifest_cells import PATH_COLUMNS
 PREFIX = "protocols/"
 JOINED = Path("data/protocols")  # where the joined manifests are written
 BY_DATE = "by date"
-REALS = ("shared", "split")  # what scenarios/streams.py can do
 SPLIT_FILES = {"train": "train.json", "valid": "val.json", "test": "test.json"}  # as FaceForensics++ names them
 
 
@@ -144,11 +143,7 @@ def _missing_of(data: DataSet) -> list[str]:
 
 def missing(protocol: Protocol) -> list[str]:
     """What the protocol needs and is not there, one text each; empty: it can run."""
-    lacks = [text for data in protocol.data.values() for text in _missing_of(data)]
-    reals = (protocol.run.get("scenario") or {}).get("reals", "shared")
-    if reals not in REALS:
-        lacks.append(f"scenario.reals: {reals} (not built yet)")
-    return lacks
+    return [text for data in protocol.data.values() for text in _missing_of(data)]
 
 
 def _hashed(text: str) -> str:
@@ -238,7 +233,6 @@ def _in_studio(protocol: Protocol) -> dict[str, Any]:
         "order": [stand_in(entry) for entry in order],
         "unseen": [stand_in(entry) for entry in scenario.get("unseen", [])],
         "profiles": {c if c == "*" else stand_in(c): camera for c, camera in studio.cameras.items()},
-        "reals": "shared",
     }
     return apply_sets({**protocol.run, "scenario": scenario}, studio.sets)
 
@@ -281,7 +275,7 @@ def described(name: str) -> list[str]:
     for variant, texts in state["missing"].items():
         for text in texts:
             lacks.setdefault(text, []).append(variant)
-    for text, some in sorted(lacks.items(), key=lambda item: item[0].startswith("scenario.")):
+    for text, some in lacks.items():
         lines.append(f"missing: {text}" + (f" ({', '.join(some)})" if len(some) < len(state["missing"]) else ""))
     ready = [variant for variant, texts in state["missing"].items() if not texts]
     lines += [f"runs: ffd run {PREFIX}{name}{'/' if variant else ''}{variant}" for variant in ready]

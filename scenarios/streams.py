@@ -20,7 +20,8 @@ from ffd_continual.scenarios.capture import PROFILES, CaptureProfile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest
-from ffd_continual.scenarios.people import PEOPLE, place_people, share_of
+from ffd_continual.scenarios.people import PEOPLE, share_of
+from ffd_continual.scenarios.reals import REALS, place_reals, real_faces
 from ffd_continual.scenarios.shuffled import LABELS
 from ffd_continual.scenarios.table import MASKS
 
@@ -36,7 +37,8 @@ class ScenarioConfig:
     order: tuple[str, ...] = ()  # one entry an experience; "a+b" puts two forgeries into one; empty: all, by name
     permuted: int = -1  # 0 or more: the experiences come in another order, drawn by this number; their faces stay
     unseen: tuple[str, ...] = ()  # forgeries that are only tested on
-    reals: str = "shared"  # "shared": every experience sees all real faces; "split": each has its own share
+    reals: str = "shared"  # "shared": every experience sees all real faces; "split": each has its own share;
+    # "dataset": those of its forged faces' data sets, in test and unseen, too (scenarios/reals.py)
     people: str = "shared"  # "own": each experience has its own people, in train and valid; test people are shared;
     # "apart": the sources of its forged faces are its own, too (scenarios/people.py)
     profiles: dict[str, str] = field(default_factory=dict)  # experience or unseen forgery -> camera; "*" for the rest
@@ -138,8 +140,8 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.judged must be 'test' or 'valid', not {config.judged!r}.")
     if config.people not in PEOPLE:
         raise FFDError(f"scenario.people must be one of {', '.join(PEOPLE)}, not {config.people!r}.")
-    if config.reals not in ("shared", "split"):
-        raise FFDError(f"scenario.reals must be 'shared' or 'split', not {config.reals!r}.")
+    if config.reals not in REALS:
+        raise FFDError(f"scenario.reals must be one of {', '.join(REALS)}, not {config.reals!r}.")
     if config.masks not in MASKS:
         raise FFDError(f"scenario.masks must be one of {', '.join(MASKS)}, not {config.masks!r}.")
     if config.relabel_below < 0:
@@ -150,14 +152,14 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
         raise FFDError(f"scenario.labels must be one of {', '.join(LABELS)}, not {config.labels!r}.")
     if config.leaks not in ("error", "allow"):
         raise FFDError(f"scenario.leaks must be 'error' or 'allow', not {config.leaks!r}.")
-    placed = place_people(faces, [forgeries for _, forgeries in groups], config.people, config.seed)
+    placed = place_reals(faces, [forgeries for _, forgeries in groups], config.people, config.reals, config.seed)
     share = placed.share
     real = (faces["label"] == 0).to_numpy()
     parts: list[pd.DataFrame] = []
     turns = learning_order(len(groups), config.permuted)
     for number in turns:
         name, forgeries = groups[number]
-        member = real | faces["forgery"].isin(forgeries).to_numpy()
+        member = real_faces(faces, forgeries, config.reals) | faces["forgery"].isin(forgeries).to_numpy()
         for stream in ("train", "valid", "test"):
             split = config.judged if stream == "test" else stream
             chosen = member & (faces["split"] == split).to_numpy()
@@ -168,7 +170,7 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
                     chosen &= ~real | (share == number)
             parts.append(_placed(faces[chosen], name, stream, config, trained))
     for name in config.unseen:
-        member = real | (faces["forgery"] == name).to_numpy()
+        member = real_faces(faces, [name], config.reals) | (faces["forgery"] == name).to_numpy()
         chosen = member & (faces["split"] == config.judged).to_numpy()
         parts.append(_placed(faces[chosen], name, "unseen", config, trained))
     rows = pd.concat(parts, ignore_index=True)

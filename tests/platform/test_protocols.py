@@ -265,7 +265,7 @@ def _tiny(name: str) -> RunConfig:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["cddb/long", *sorted(set(known_protocols()) - {"cddb"})])
+@pytest.mark.parametrize("name", ["cddb/easy", "cddb/hard", "cddb/long", *sorted(set(known_protocols()) - {"cddb"})])
 def test_miniatures_run(name: str, tmp_path: Path) -> None:
     from ffd_continual.run import start
 
