@@ -254,6 +254,18 @@ def protocol_config(name: str, studio: bool = False, data: str = "") -> dict[str
     return {"name": plain, **protocol.run, "scenario": scenario}
 
 
+def base_values(name: str, studio: bool = False, data: str = "") -> dict[str, Any]:
+    """What a command or a grid names, as a mapping: protocols/NAME, else a packaged configuration or a file.
+
+    studio, data: as in `protocol_config`, of protocols only. Raises FFDError where `studio` is asked of another.
+    """
+    if name.startswith(PREFIX) and not Path(name).is_file():
+        return protocol_config(name, studio, data)
+    if studio:
+        raise FFDError(f"--studio is for protocols (`ffd list protocols`), and {name} is none.")
+    return read_yaml(name)
+
+
 def state_of(name: str) -> dict[str, Any]:
     """What `ffd list protocols --json` says of one protocol; `missing` by variant, "" where there is none."""
     protocol = read_protocol(name)

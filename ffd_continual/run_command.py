@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from ffd_continual.cli import default_out
-from ffd_continual.config import apply_sets, config_from, read_yaml, to_mapping
-from ffd_continual.protocols import PREFIX, protocol_config
+from ffd_continual.config import apply_sets, config_from, to_mapping
+from ffd_continual.protocols import base_values
 from ffd_continual.run import start
 from ffd_continual.scenarios.errors import FFDError
 
@@ -34,12 +34,7 @@ def run(args: argparse.Namespace) -> int:
         sets.append(f"scenario.data={args.data}")
     if args.seed is not None:
         sets.append(f"seed={args.seed}")
-    if args.config.startswith(PREFIX) and not Path(args.config).is_file():
-        values = protocol_config(args.config, args.studio, args.data or "")
-    elif args.studio:
-        raise FFDError(f"--studio is for protocols (`ffd list protocols`), and {args.config} is none.")
-    else:
-        values = {"name": Path(args.config).stem, **read_yaml(args.config)}
+    values = {"name": Path(args.config).stem, **base_values(args.config, args.studio, args.data or "")}
     values = apply_sets(values, sets)
     config = config_from(values)
     if not args.quiet:
