@@ -1,136 +1,116 @@
 """`ffd sweep GRID`: every method of a grid with every seed, one run folder a cell, one row a finished cell.
 
-A grid is YAML: `base` (a configuration), `seeds`, `methods` (name -> list of key=value changes), and `learners` and
-`strategies` (the same), whose product adds a method `<learner>+<strategy>` each. `seeds_of` gives any of these seeds of
-their own. A cell whose summary exists is skipped, a stopped one is resumed, so a sweep can be killed and started again
-at any moment. Cells run one after the other: methods are compared at equal resources.
+A cell that was run to its end is skipped, a stopped one is resumed, so a sweep can be killed and started again at any
+moment, also several times at once on one folder: no two ever work on one cell. `--jobs` runs cells side by side and
+changes nothing in their figures as long as it leaves them their threads; their seconds are then those of a shared
+machine, so methods are compared at equal cost with one job.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import dataclass, field
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from ffd_continual.config import apply_sets, config_from, fill, read_yaml
-from ffd_continual.run import resume, start
-from ffd_continual.run_folder import RunFolder, write_text
+from ffd_continual.config import fill, read_yaml
 from ffd_continual.scenarios.errors import FFDError
-
-FIGURES = ("aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt", "zero_shot", "unseen")
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a grid file holds."""
-
-    base: str
-    methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    learners: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    strategies: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    seeds_of: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    set: tuple[str, ...] = field(default=())  # changes to the base, for all methods
-
-    def cells(self) -> dict[str, tuple[str, ...]]:
-        """All methods with their changes: those listed, then learner by learner the product."""
-        product = {
-            f"{learner}+{strategy}": (*sets, *more)
-            for learner, sets in self.learners.items()
-            for strategy, more in self.strategies.items()
-        }
-        return {**self.methods, **product}
-
-    def seeds_for(self, method: str) -> tuple[int, ...]:
-        """A method's seeds: its own, else its strategy's, else its learner's, else the grid's."""
-        learner, _, strategy = method.partition("+")
-        for name in (method, strategy, learner):
-            if name in self.seeds_of:
-                return self.seeds_of[name]
-        return self.seeds
+from ffd_continual.sweep import Engine, Here, claims_of, sweep
+from ffd_continual.sweep_grid import Cell, Grid, cores, make_cells, share_threads
+from ffd_continual.sweep_ray import RayTasks
+from ffd_continual.sweep_rows import mean_table, write_rows
+from ffd_continual.sweep_workers import Workers
+from ffd_continual.terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The grid, where runs and rows go, and a choice of cells."""
+    """The grid, where runs and rows go, a choice of cells, and where they run."""
     parser.add_argument("grid", help="a YAML file: base, methods, seeds")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; rows go to OUT/rows.csv")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every cell")
     parser.add_argument("--only", default="", help="comma-separated methods, in this order")
     parser.add_argument("--seeds", default="", help="comma-separated seeds, instead of the grid's")
+    parser.add_argument("--jobs", metavar="N", help="cells at a time: a number, or auto (cores // threads); default 1")
+    parser.add_argument("--engine", choices=("processes", "ray"), default="processes", help="default %(default)s")
+    parser.add_argument("--address", help="a running Ray cluster; default RAY_ADDRESS, else one of the sweep's own")
+    parser.add_argument("--gpus", type=float, default=0.0, metavar="N", help="with Ray: GPUs a cell, e.g. 0.5")
 
 
-def row_of(method: str, seed: int, folder: Path) -> dict[str, Any]:
-    """A finished cell as one row: its figures (AUC, with 95 % intervals, ACC, trace), seconds and bytes."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
-    row: dict[str, Any] = {"method": method, "seed": seed}
-    row |= {f"{m}_{f}": summary[m].get(f) for m in ("auc", "acc") for f in FIGURES}
-    row |= {f"{m}_{f}": summary.get(m, {}).get(f) for m in ("iou", "pixel_auc") for f in ("aa", "unseen")}
-    for figure, ends in summary["auc"].get("ci", {}).items():
-        row |= {f"auc_{figure}_{end}": value for end, value in zip(("low", "high"), ends, strict=True)}
-    seconds, steps = summary["seconds"]["train"], RunFolder(folder).read_config().train.steps * len(summary["order"])
-    row |= {"train_seconds": round(seconds, 1), "step_ms": round(1000 * seconds / steps, 1)}
-    row |= {"stored_bytes": summary["bytes"]["stored"]}
-    row |= {"learner_bytes": costs["learner_bytes"], "judge_ms_per_face": round(costs["judge_ms_per_face"], 2)}
-    return row | {key: costs[key] for key in ("parameters", "parameters_per_type") if key in costs}
+def _chosen(args: argparse.Namespace) -> tuple[Grid, list[Cell], bool]:
+    grid = fill(Grid, read_yaml(args.grid), "grid")
+    known = grid.cells()
+    if not known:
+        raise FFDError(f"{args.grid} names no cell: give methods, or learners and strategies.")
+    methods = [m.strip() for m in args.only.split(",") if m.strip()] or list(known)
+    unknown = [m for m in methods if m not in known]
+    if unknown:
+        raise FFDError(f"--only: no method {', '.join(unknown)} in {args.grid}. Known: {', '.join(known)}.")
+    try:
+        seeds = [int(s) for s in args.seeds.split(",") if s.strip()]
+    except ValueError as error:
+        raise FFDError(f"--seeds {args.seeds}: write whole numbers, e.g. --seeds 0,1,2.") from error
+    return grid, *make_cells(grid, methods, seeds, args.set, args.out)
 
 
-def mean_table(rows: pd.DataFrame) -> str:
-    """Mean over seeds and half the spread of the main figures, at most 80 columns."""
-    shown = {"aa": "AA", "diagonal": "diag", "forgetting_signed": "forget", "unseen": "unseen"}
-    lines = [f"{'method':24s}{'n':>3s}" + "".join(f"{word:>13s}" for word in shown.values())]
-    for method, part in rows.groupby("method", sort=False):
-        cells = []
-        for figure in shown:
-            values = part[f"auc_{figure}"].astype(float)
-            cells.append(f"{values.mean():.3f} ±{(values.max() - values.min()) / 2:.3f}")
-        lines.append(f"{str(method)[:23]:24s}{len(part):>3d}" + "".join(f"{cell:>13s}" for cell in cells))
-    return "\n".join([*lines, "AUC, mean over n seeds ± half the range"])
+def _jobs(words: str | None, cells: Sequence[Cell]) -> int:
+    """The number of jobs; 0 where none is given."""
+    if words is None:
+        return 0
+    if words == "auto":
+        return max(1, cores() // max(cell.threads for cell in cells))
+    if not words.isdecimal() or int(words) < 1:
+        raise FFDError(f"--jobs {words}: give a whole number of at least 1, or auto.")
+    return int(words)
+
+
+def _with_threads(cells: list[Cell], said: bool, jobs: int) -> list[Cell]:
+    """The cells with their share of this machine; what the grid says of threads is left as it is."""
+    if not said:
+        return share_threads(cells, jobs)
+    threads = max(cell.threads for cell in cells)
+    if jobs > 1 and jobs * threads > cores():
+        say(
+            f"{jobs} jobs of {threads} threads on {cores()} cores will slow each other down: "
+            f"--jobs {max(1, cores() // threads)}, or --set train.threads={max(1, cores() // jobs)}"
+        )
+    return cells
+
+
+def _engine(args: argparse.Namespace, cells: list[Cell], said: bool) -> tuple[Engine, list[Cell]]:
+    jobs = _jobs(args.jobs, cells)
+    if args.engine == "ray":
+        address = args.address or os.environ.get("RAY_ADDRESS") or "local"
+        if address == "local":
+            jobs = jobs or _jobs("auto", cells)
+            cells = _with_threads(cells, said, jobs)
+        return RayTasks(address, jobs, cells, args.gpus), cells
+    if args.address or args.gpus:
+        raise FFDError("--address and --gpus are for --engine ray.")
+    if jobs <= 1:
+        return Here(), cells
+    cells = _with_threads(cells, said, jobs)
+    return Workers(jobs, max(cell.threads for cell in cells)), cells
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing, then print the table."""
-    grid = fill(Grid, read_yaml(args.grid), "grid")
-    cells = grid.cells()
-    if not cells:
-        raise FFDError(f"{args.grid} names no cell: give methods, or learners and strategies.")
-    methods = [m.strip() for m in args.only.split(",") if m.strip()] or list(cells)
-    unknown = [m for m in methods if m not in cells]
-    if unknown:
-        raise FFDError(f"--only: no method {', '.join(unknown)} in {args.grid}. Known: {', '.join(cells)}.")
-    try:
-        chosen = [int(s) for s in args.seeds.split(",") if s.strip()]
-    except ValueError as error:
-        raise FFDError(f"--seeds {args.seeds}: write whole numbers, e.g. --seeds 0,1,2.") from error
-    base = read_yaml(grid.base)
-    seeds_of = {method: chosen or list(grid.seeds_for(method)) for method in methods}
-    for seed in sorted({seed for seeds in seeds_of.values() for seed in seeds}):
-        for method in (m for m in methods if seed in seeds_of[m]):
-            sets = [*grid.set, *cells[method], *args.set, f"seed={seed}"]
-            config = config_from(apply_sets({"name": method, **base}, sets))
-            folder = args.out / f"{method}-s{seed}"
-            if not (folder / "summary.json").exists():
-                print(f"\n== {method}, seed {seed}\n{folder}")
-                try:
-                    resume(folder) if RunFolder(folder).config.exists() else start(config, folder)
-                except KeyboardInterrupt:
-                    raise KeyboardInterrupt("The same `ffd sweep` command goes on where it stopped.") from None
-            _write_rows(args.out, list(cells))
-    print("\n" + mean_table(_write_rows(args.out, list(cells))))
+    """Run what is missing, then print the table. Raises FFDError that names the cells that failed, after the others."""
+    grid, cells, said = _chosen(args)
+    methods = list(grid.cells())
+    out, claims = args.out, claims_of(args.out)
+    failed: dict[str, str] = {}
+    if any(not cell.done for cell in cells):
+        engine, cells = _engine(args, cells, said)
+        try:
+            failed = sweep(cells, engine, lambda: write_rows(out, claims, methods))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("The same `ffd sweep` command goes on where it stopped.") from None
+    rows = write_rows(out, claims, methods)
+    if len(rows):
+        print("\n" + mean_table(rows))
+    if failed:
+        told = "".join(f"\n- {name}: {text}" for name, text in failed.items())
+        raise FFDError(
+            f"{len(failed)} of {len(cells)} cells failed (error.txt in their folders in {out}):{told}\n"
+            "Mend the cause and give the same command again: only they are run."
+        )
     return 0
-
-
-def _write_rows(out: Path, methods: list[str]) -> pd.DataFrame:
-    rows = []
-    for summary in sorted(out.glob("*-s*/summary.json")):
-        method, _, seed = summary.parent.name.rpartition("-s")
-        if method in methods:
-            rows.append(row_of(method, int(seed), summary.parent))
-    rows.sort(key=lambda r: (methods.index(r["method"]), r["seed"]))
-    table = pd.DataFrame(rows)
-    write_text(out / "rows.csv", table.to_csv(index=False))
-    return table
