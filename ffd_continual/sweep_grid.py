@@ -1,8 +1,8 @@
 """What a grid file holds, and the cells that follow from it.
 
-A grid is YAML: `base` (a configuration), `seeds`, `methods` (name -> list of key=value changes), and `learners` and
-`strategies` (the same), whose product adds a method `<learner>+<strategy>` each. `seeds_of` gives any of these seeds of
-their own.
+A grid is YAML: `base` (a configuration or protocols/NAME, of which `studio: true` takes the miniature), `seeds`,
+`methods` (name -> list of key=value changes), and `learners` and `strategies` (the same), whose product adds a method
+`<learner>+<strategy>` each. `seeds_of` gives any of these seeds of their own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ffd_continual.config import RunConfig, apply_sets, config_from, read_yaml
+from ffd_continual.config import RunConfig, apply_sets, config_from
+from ffd_continual.protocols import base_values
 from ffd_continual.scenarios.errors import FFDError
 
 
@@ -22,6 +23,7 @@ class Grid:
     """What a grid file holds."""
 
     base: str
+    studio: bool = False  # of a protocol: its miniature on rendered faces
     methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
     learners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     strategies: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -89,7 +91,7 @@ def make_cells(
 
     Every configuration is checked here, before the first cell runs. `seeds`: instead of the grid's own.
     """
-    changes, base = grid.cells(), read_yaml(grid.base)
+    changes, base = grid.cells(), base_values(grid.base, grid.studio)
     seeds_of = {method: list(seeds) or list(grid.seeds_for(method)) for method in methods}
     cells, said = [], True
     for seed in sorted({seed for chosen in seeds_of.values() for seed in chosen}):
