@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,13 @@ from ffd_continual.matrix import matrix_from_predictions
 from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
 from ffd_continual.modules import measure_modules
 from ffd_continual.report import write_report
+from ffd_continual.report_extras import source_sentence
 from ffd_continual.run_folder import RunFolder, write_table, write_text
 from ffd_continual.scalars import read_scalars
 from ffd_continual.scenarios.controls import border_probe, shallow_baselines
 from ffd_continual.scenarios.dataset import plain_batch
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.source_probe import source_probe
 from ffd_continual.trace_prior import trace_prior
 
 
@@ -47,13 +51,17 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
     modules = measure_modules(folder, config, parts)
     if modules:
         summary["modules"] = modules
+    summary["labels"] = config.scenario.labels
+    found = _controls(folder, parts) if config.evaluation.controls else {}
+    if "source_probe" in found:
+        summary["source_probe"] = found["source_probe"]
     write_text(folder.path / "summary.json", json.dumps(summary, indent=1))
     write_table(folder.path / "scalars.parquet", read_scalars(folder.scalars))
     write_text(folder.path / "costs.json", json.dumps(costs, indent=1))
-    if config.evaluation.controls and not (folder.path / "controls.json").exists():
-        write_text(folder.path / "controls.json", json.dumps(measure_controls(parts), indent=1))
     report = write_report(folder.path)
     print(print_matrix(matrix, order, summary, self_made=self_made))
+    if "source_probe" in found:
+        print("\n" + textwrap.fill(source_sentence(found["source_probe"]), 80))
     print(f"\nreport: {report}")
     return report
 
@@ -83,10 +91,23 @@ def measure_costs(parts: Parts) -> dict[str, Any]:
     }
 
 
+def _controls(folder: RunFolder, parts: Parts) -> dict[str, Any]:
+    """Those of controls.json, or measured and written there."""
+    path = folder.path / "controls.json"
+    if not path.exists():
+        write_text(path, json.dumps(measure_controls(parts), indent=1))
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FFDError(f"{path} is damaged ({error}); delete it and resume.") from error
+    return read
+
+
 def measure_controls(parts: Parts) -> dict[str, Any]:
-    """Border probe and shallow baselines on the manifest's own pictures, each forgery against the real faces."""
+    """Border probe and shallow baselines on the manifest's own pictures, each forgery against the real faces; where the
+    faces of the scenario come from, and what that says (source_probe.py)."""
     shallow = shallow_baselines(parts.manifest)
     nested: dict[str, dict[str, float]] = {}
     for row in shallow.itertuples():
         nested.setdefault(row.forgery, {})[f"{row.feature}, {row.region}"] = float(row.auc)
-    return {"border_probe": border_probe(parts.manifest), "shallow": nested}
+    return {"border_probe": border_probe(parts.manifest), "shallow": nested, "source_probe": source_probe(parts)}

@@ -48,6 +48,7 @@ class RunData:
     samples: list[dict[str, Any]] = field(default_factory=list)
     controls: dict[str, Any] = field(default_factory=dict)
     costs: dict[str, Any] = field(default_factory=dict)
+    labels: str = "given"  # of training faces; "shuffled" in a control
     modules: dict[str, Any] = field(default_factory=dict)  # of `modules.measure_modules`, as the summary holds it
 
     @property
@@ -225,5 +226,6 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
         samples=_samples(folder),
         controls=_mapping(folder, "controls.json"),
         costs=_mapping(folder, "costs.json"),
+        labels=str(stored.get("labels", "given")),
         modules=stored.get("modules") or {},
     )

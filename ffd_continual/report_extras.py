@@ -148,9 +148,43 @@ def control_rows(controls: dict[str, Any]) -> list[Control]:
     return rows
 
 
+def source_sentence(probe: dict[str, Any]) -> str:
+    """The probe's outcome in words, without markup."""
+    if probe["accuracy"] is None:
+        text = "No real face belongs to one experience alone, so there is no source to tell"
+    else:
+        text = (
+            f"A linear probe on frozen features names the experience of {100 * probe['accuracy']:.0f} % of real faces "
+            f"(chance {100 * probe['chance']:.0f} %)"
+        )
+    told = probe["label_by_source"].get("all")
+    return text + ("." if told is None else f"; the source alone tells forged from real with an AUC of {told:.2f}.")
+
+
+def source_words(run: RunData) -> str:
+    """Where faces come from and what that says, as HTML; empty for a run without the source probe."""
+    probe = run.controls.get("source_probe")
+    if not probe:
+        return ""
+    streams = {k: v for k, v in probe["label_by_source"].items() if v is not None}
+    worst = max(streams.values(), key=lambda v: abs(v - 0.5), default=0.5)
+    if abs(worst - 0.5) > BORDER_SLACK:
+        named = ", ".join(f"{escape(k)} {show(v, 2)}" for k, v in streams.items() if abs(v - 0.5) > BORDER_SLACK)
+        mark = f'<span class="bad">Read with care:</span> sources are not forged equally often ({named}).'
+    else:
+        mark = '<span class="good">Passed:</span> no source is forged more often than another.'
+    return (
+        f"<h3>Sources</h3><p>{escape(source_sentence(probe))} {mark} Source: experience, data set and camera of a face."
+        " What is told from the source alone (0.5 is guessing) no detector owes to forgeries; where the probe names"
+        " sources, part of what is forgotten is the change of source.</p>"
+    )
+
+
 def controls(run: RunData) -> str:
     """What can be told without looking at the forgery, with the limits and a verdict in words."""
     rows = control_rows(run.controls)
+    if not rows:
+        return source_words(run)
     last = {
         n: p.value for s, names in (("test", run.order), ("unseen", run.unseen)) for n in names for p in run.curve(s, n)
     }
@@ -175,6 +209,7 @@ def controls(run: RunData) -> str:
         f"the like) should each stay below {SHALLOW_LIMIT}. All figures are AUC.</p>"
         + total
         + table([*heads, "Verdict"], shown, set(range(1, len(heads))), stack=True)
+        + source_words(run)
     )
 
 

@@ -42,6 +42,12 @@ MEASURES = {
 }
 
 
+SHUFFLED = (
+    "<b>This run is a control:</b> the labels of its training faces were shuffled. Every figure should be chance"
+    " (AUC 0.5); what is not is luck or a leak."
+)
+
+
 def _figure(summary: dict[str, Any], metric: str, key: str) -> str:
     value = summary.get(metric, {}).get(key)
     low, high = summary.get(metric, {}).get("ci", {}).get(key, (None, None))
@@ -102,7 +108,8 @@ def headline(run: RunData) -> str:
         for key, (name, words) in MEANING.items()
         if any(s.get(m, {}).get(key) is not None for s, m in sources)
     ]
-    html = f'<p class="lead">{lead_sentence(run)}</p><div class="tiles">{"".join(tiles)}</div>'
+    control = f"<p>{SHUFFLED}</p>" if run.labels == "shuffled" else ""
+    html = f'{control}<p class="lead">{lead_sentence(run)}</p><div class="tiles">{"".join(tiles)}</div>'
     html += table([*heads, "What it means"], rows, set(range(1, len(heads))), stack=True)
     notes = []
     boot = run.summary.get("bootstrap")

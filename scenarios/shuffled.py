@@ -7,8 +7,10 @@ forgeries knows their labels). Test and unseen faces keep all: every figure on t
 
 The deal is a permutation that keeps the numbers and is *even*: faces that were real and faces that were forged get the
 same share of each new label, up to rounding. A free permutation of some hundred labels correlates with the old ones by
-chance (about 1 / sqrt(faces)), and a detector would learn that: its test AUC would fall beside 0.5 by more than an
-interval over test faces allows for. Axes: N rows of the table, n rows of one experience's stream.
+chance (about 1 / sqrt(faces)), and a detector learns that: in a simulation with 280 faces and logistic regression its
+test AUC spreads three to four times as far around 0.5. Some luck of the deal is left, and all test faces share it, so
+one run's interval over test persons does not hold it: read the interval over several seeds
+(configs/grids/control_shuffled.yaml). Axes: N rows of the table, n rows of one experience's stream.
 """
 
 from __future__ import annotations
