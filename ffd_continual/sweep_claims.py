@@ -129,7 +129,7 @@ def _read(path: Path) -> Owner | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         return Owner(str(values["host"]), str(values["place"]), int(values["pid"]), str(values["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
