@@ -156,7 +156,7 @@ def _few_videos(table: pd.DataFrame, count: int) -> pd.DataFrame:
     for label in (0, 1):
         side = (table["label"] == label) & (table["split"] == "train")
         videos = sorted(set(table.loc[side, "video"]), key=_hashed)[:count]
-        keep |= (side & table["video"].isin(videos)).to_numpy()
+        keep = keep | (side & table["video"].isin(videos)).to_numpy()
     return table[keep]
 
 

@@ -26,6 +26,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.forging.contract import FAMILIES
 from ffd_continual.scenarios.manifest import Manifest, make_manifest, read_manifest
 from ffd_continual.scenarios.streams import build_scenario
+from ffd_continual.sweep_grid import Grid, make_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 # experiences and unseen of each protocol, as its source gives them
@@ -165,6 +166,23 @@ def test_wrong_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     ):
         assert cli.main(["run", *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_grid_s_base_may_be_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    methods = {"plain": ("learner.name=plain",), "iin-9": ("strategy.exemplars=9",)}
+    cells, _ = make_cells(Grid("protocols/dfil", True, methods, seeds=(0, 4)), list(methods), (), (), tmp_path)
+    assert [cell.name for cell in cells] == ["plain-s0", "iin-9-s0", "plain-s4", "iin-9-s4"]
+    configs = [cell.config() for cell in cells]
+    assert [config.seed for config in configs] == [0, 0, 4, 4]
+    assert [config.learner.name for config in configs] == ["plain", "iin", "plain", "iin"]
+    assert configs[1].strategy.config.exemplars == 9
+    for config in configs:
+        assert config.scenario == config_from(protocol_config("protocols/dfil", studio=True)).scenario
+    with pytest.raises(FFDError, match=r"protocols/dfil cannot run: missing data/faceforensics"):
+        make_cells(Grid("protocols/dfil", False, methods), list(methods), (), (), tmp_path)
+    with pytest.raises(FFDError, match="--studio is for protocols"):
+        make_cells(Grid("demo", True, methods), list(methods), (), (), tmp_path)
 
 
 def _faceforensics(folder: Path, change: Mapping[str, Any] | None = None) -> None:
