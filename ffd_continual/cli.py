@@ -19,6 +19,7 @@ COMMANDS = {
     "resume": ("ffd_continual.resume_command", "go on with a run that was stopped or killed"),
     "sweep": ("ffd_continual.sweep_command", "run a grid of methods and seeds, resumable cell by cell"),
     "compare": ("ffd_continual.compare_command", "finished runs side by side: one page, and tables"),
+    "targets": ("ffd_continual.targets_command", "run again what this project claims, and compare"),
     "report": ("ffd_continual.report_command", "write a run's report again"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),

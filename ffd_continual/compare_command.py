@@ -10,6 +10,13 @@ from pathlib import Path
 from ffd_continual.compare import methods_of, read_runs
 from ffd_continual.compare_html import comparison_page
 from ffd_continual.compare_paired import check_same_faces, compare
+from ffd_continual.compare_published import (
+    published_beside,
+    published_markdown,
+    published_note,
+    published_table,
+    published_terminal,
+)
 from ffd_continual.compare_tables import csv_table, latex, markdown, notes, terminal
 from ffd_continual.run_folder import RunFolder, write_text
 
@@ -35,12 +42,18 @@ def run(args: argparse.Namespace) -> int:
     check_same_faces(runs)
     methods = methods_of(runs)
     compared = compare(methods, args.baseline)
+    protocol, lines = published_beside(methods)
     out: Path = args.out or _default_out(args.runs)
     write_text(out / "comparison.csv", csv_table(methods, compared).to_csv(index=False))
-    write_text(out / "comparison.md", markdown(methods, compared))
+    write_text(out / "comparison.md", markdown(methods, compared) + published_markdown(protocol, lines))
+    if lines:
+        write_text(out / "published.csv", published_table(lines).to_csv(index=False))
     write_text(out / "comparison.tex", latex(methods, compared))
-    write_text(out / "comparison.html", comparison_page(methods, compared, left_out))
+    write_text(out / "comparison.html", comparison_page(methods, compared, left_out, (protocol, lines)))
     print(terminal(methods, compared))
     print("\n".join(textwrap.fill(line, 80) for line in notes(methods, compared)))
+    if lines:
+        print("\n" + published_terminal(protocol, lines))
+        print(textwrap.fill(published_note(protocol), 80))
     print(f"\ncomparison: {out / 'comparison.html'}")
     return 0

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from ffd_continual.compare import Estimate, Method
 from ffd_continual.compare_paired import FIGURES, Compared, Difference
+from ffd_continual.compare_published import Beside, published_cells, published_note
 from ffd_continual.compare_tables import (
     COST_HEADS,
     HEADS,
@@ -177,8 +178,21 @@ def _runs(methods: Sequence[Method], left_out: Sequence[str]) -> str:
     return table(["Method", "Seeds", "Folders", "Interval"], rows, set()) + missing
 
 
-def comparison_page(methods: Sequence[Method], compared: Compared, left_out: Sequence[str]) -> str:
-    """The whole document."""
+def _published(name: str, lines: Sequence[Beside]) -> str:
+    heads, rows = published_cells(lines)
+    cells = [[escape(cell) for cell in row] for row in rows]
+    for row, one in zip(cells, lines, strict=True):
+        row[0] = row[0] if one.source else f"<b>{row[0]}</b>"
+    return f"<p>{escape(published_note(name))} In bold: the runs of this page.</p>" + table(heads, cells, {4, 5})
+
+
+def comparison_page(
+    methods: Sequence[Method],
+    compared: Compared,
+    left_out: Sequence[str],
+    published: tuple[str, Sequence[Beside]] = ("", ()),
+) -> str:
+    """The whole document. published: of `compare_published`, a section of its own."""
     order = methods[0].runs[0].order
     unseen = methods[0].runs[0].summary.get("unseen_streams", [])
     same = all(run.order == order for m in methods for run in m.runs)
@@ -195,6 +209,8 @@ def comparison_page(methods: Sequence[Method], compared: Compared, left_out: Seq
     if compared.differences:
         parts.append(("differences", "Differences", _differences(methods, compared)))
     parts.append(("curves", "Forgetting curves", _curves(methods)))
+    if published[1]:
+        parts.append(("published", "Published figures", _published(*published)))
     if cost_columns(methods):
         parts.append(("costs", "Costs", _costs(methods)))
     parts.append(("runs", "Runs", _runs(methods, left_out)))

@@ -65,6 +65,7 @@ class RunConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     seed: int = 0
+    protocol: str = ""  # of `ffd run protocols/NAME` on the data that it names; its published figures may stand beside
 
 
 def _bad(where: str, value: object, wanted: str) -> FFDError:

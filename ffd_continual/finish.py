@@ -52,6 +52,8 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
     if modules:
         summary["modules"] = modules
     summary["labels"] = config.scenario.labels
+    rows = parts.sources.table.rows
+    summary["datasets"] = sorted({str(name) for name in rows["dataset"]} - {""})
     found = _controls(folder, parts) if config.evaluation.controls else {}
     if "source_probe" in found:
         summary["source_probe"] = found["source_probe"]

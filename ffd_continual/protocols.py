@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 
 from ffd_continual.config import apply_sets, fill, read_yaml
+from ffd_continual.published import Published
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import Manifest, read_manifest, write_manifest
 from ffd_continual.scenarios.manifest_cells import PATH_COLUMNS
@@ -68,7 +69,7 @@ class Protocol:
     data: dict[str, DataSet]
     studio: Studio
     notes: str = ""
-    rows: tuple[str, ...] = ()  # `protocol` of the published rows in results/reference_rows.csv
+    published: tuple[Published, ...] = ()  # what papers print, where their data and order are these
     videos: int = 0  # training videos, real and forged each, of every data set after the first; 0: all
     run: dict[str, Any] = field(default_factory=dict)  # a configuration
     name: str = ""
@@ -104,10 +105,9 @@ def read_protocol(name: str) -> Protocol:
     chosen = variant or next(iter(variants), "")
     values = _merged(values, variants.get(chosen, {}))
     run = values.pop("run", {})
+    called = f"{stem}/{variant}" if variant else stem
     protocol = fill(Protocol, values, f"{PREFIX}{stem}")
-    return dataclasses.replace(
-        protocol, run=run, name=f"{stem}/{variant}" if variant else stem, variants=tuple(variants)
-    )
+    return dataclasses.replace(protocol, run=run, name=called, variants=tuple(variants))
 
 
 def _split_of(folder: Path) -> dict[str, str]:
@@ -185,6 +185,11 @@ def _taken(name: str, data: DataSet, target: Path) -> pd.DataFrame:
     return table
 
 
+def joined_path(protocol: Protocol, target: Path = JOINED) -> Path:
+    """Where the joined manifest lies."""
+    return target / f"{protocol.name.replace('/', '-')}.parquet"
+
+
 def join_data(protocol: Protocol, target: Path = JOINED) -> Path:
     """Write the joined manifest of a protocol. Raises FFDError that lists all that is missing."""
     lacks = missing(protocol)
@@ -197,7 +202,7 @@ def join_data(protocol: Protocol, target: Path = JOINED) -> Path:
     for number, (name, data) in enumerate(protocol.data.items()):
         table = _taken(name, data, target)
         parts.append(_few_videos(table, protocol.videos) if protocol.videos and number else table)
-    path = target / f"{protocol.name.replace('/', '-')}.parquet"
+    path = joined_path(protocol, target)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_manifest(pd.concat(parts, ignore_index=True), path)
     return path
@@ -251,7 +256,7 @@ def protocol_config(name: str, studio: bool = False, data: str = "") -> dict[str
     scenario = {**(protocol.run.get("scenario") or {}), "data": str(path)}
     if scenario.get("order") == BY_DATE:
         scenario["order"] = by_date(_first_dates(path))
-    return {"name": plain, **protocol.run, "scenario": scenario}
+    return {"name": plain, "protocol": "" if data else protocol.name, **protocol.run, "scenario": scenario}
 
 
 def base_values(name: str, studio: bool = False, data: str = "") -> dict[str, Any]:
@@ -270,7 +275,8 @@ def state_of(name: str) -> dict[str, Any]:
     """What `ffd list protocols --json` says of one protocol; `missing` by variant, "" where there is none."""
     protocol = read_protocol(name)
     lacks = {variant: missing(read_protocol(f"{name}/{variant}")) for variant in protocol.variants}
-    facts = {key: getattr(protocol, key) for key in ("title", "source", "metric", "splits", "budgets", "notes", "rows")}
+    facts = {key: getattr(protocol, key) for key in ("title", "source", "metric", "splits", "budgets", "notes")}
+    facts["published"] = [dataclasses.asdict(row) for row in protocol.published]
     order = (protocol.run.get("scenario") or {}).get("order")
     runs = f"ffd run {PREFIX}{name}"
     return {**facts, "order": order, "missing": lacks or {"": missing(protocol)}, "miniature": f"{runs} --studio"}

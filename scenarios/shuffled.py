@@ -55,11 +55,10 @@ def shuffle_labels(table: FaceTable, seed: int) -> FaceTable:
     rows["forgery"] = pd.Series(forgery, index=rows.index, dtype=rows["forgery"].dtype)
     rows["label"] = (rows["forgery"] != REAL).astype(rows["label"].dtype)
     taught = np.unique(table.slot[(rows["stream"] == "train").to_numpy()])
-    known = {name: np.array(getattr(table, name)) for name in ("mask_known", "pair_known", "landmarks")}
-    known["mask_known"][taught] = known["pair_known"][taught] = False
-    known["landmarks"][taught] = np.nan
-    masks = table.masks
+    mask_known, pair_known = np.array(table.mask_known), np.array(table.pair_known)
+    landmarks, masks = np.array(table.landmarks), np.array(table.masks)
+    mask_known[taught] = pair_known[taught] = False
+    landmarks[taught] = np.nan
     if len(masks):
-        masks = np.array(masks)
         masks[taught] = 0
-    return replace(table, rows=rows, masks=masks, **known)
+    return replace(table, rows=rows, masks=masks, mask_known=mask_known, pair_known=pair_known, landmarks=landmarks)

@@ -54,7 +54,12 @@ def test_chance_lies_in_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.slow
 def test_the_control_on_rendered_faces(tmp_path: Path) -> None:
-    smaller = ["scenario.studio_people=80", "train.steps=40", "evaluation={bootstrap: 0, samples: 1, controls: false}"]
+    smaller = [
+        "scenario.studio_people=80",
+        "scenario.order=[swap, warp]",
+        "scenario.unseen=[morph]",
+    ]
+    smaller += ["train.steps=40", "evaluation={bootstrap: 0, samples: 1, controls: false}"]
     values = apply_sets(read_yaml("control_shuffled"), smaller)
     assert values["scenario"]["labels"] == "shuffled"
     found = [_aa(values, "shuffled", seed, tmp_path) for seed in range(5)]
