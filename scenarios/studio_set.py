@@ -15,7 +15,7 @@ from ffd_continual.scenarios.streams import ScenarioConfig
 from ffd_continual.scenarios.studio.portrait import studio_faces
 
 #: Raised whenever rendering or forging changes: older cached sets are then not used any more.
-VERSION = 2
+VERSION = 3
 SIZE = 128
 
 

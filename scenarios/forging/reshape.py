@@ -1,4 +1,8 @@
-"""Beauty reshape: slimmer cheeks, larger eyes, narrower nose, by local warps (Gustafson 1993), as phones offer."""
+"""Beauty reshape: slimmer cheeks, larger eyes, narrower nose, by local warps (Gustafson 1993), as phones offer.
+
+One warp, one interpolation, at the picture's own size: the trace is the shape and the stretched skin, not a lack of
+fine detail (docs/decisions/0006).
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,19 @@ import numpy as np
 from ffd_continual.scenarios.faces import Face
 from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.geometry import LEFT_EYE, RIGHT_EYE, Field, away_from_border, face_width, fetch
-from ffd_continual.scenarios.matching import coarse, compose
+from ffd_continual.scenarios.matching import compose
 
 
 @dataclass(frozen=True)
 class ReshapeConfig:
     """Strengths: enlargement of the eyes (ratio), slimming of jaw and nose (face widths).
 
-    `scale` and `sharpen`: working resolution against the crop's and the unsharp mask of such apps; `match`: share of
-    the mismatch in band energy that is removed.
+    `match`: share of the mismatch in band energy that is removed.
     """
 
     eyes: tuple[float, float] = (0.25, 0.4)
     jaw: tuple[float, float] = (0.06, 0.1)
     nose: tuple[float, float] = (0.04, 0.07)
-    scale: tuple[float, float] = (0.4, 0.6)
-    sharpen: tuple[float, float] = (0.6, 1.2)
     match: float = 0.25
 
 
@@ -77,6 +78,5 @@ class Reshape:
         moved = np.linalg.norm(flow, axis=2)
         fade = np.clip((moved - 0.15) / 0.35, 0, 1).astype(np.float32) * away_from_border(size)
         layer = fetch(target.image, flow * fade[..., None])
-        layer = coarse(layer, rng.uniform(*self.config.scale), rng.uniform(*self.config.sharpen))
         image, changed = compose(target.image, layer, fade, self.config.match)
         return Forged(image, changed)

@@ -1,4 +1,9 @@
-"""Face swap: another person's face warped onto this one's landmarks and blended (as FaceSwap of FaceForensics++)."""
+"""Face swap: another person's face warped onto this one's landmarks and blended (as FaceSwap of FaceForensics++).
+
+Like that tool, and unlike swaps by a network, it has no working resolution of its own: the source is fetched once, by
+one interpolation, at the size of the picture. Its traces are seam, contours that do not meet, light and colour, not a
+lack of fine detail (docs/decisions/0006).
+"""
 
 from __future__ import annotations
 
@@ -22,25 +27,22 @@ from ffd_continual.scenarios.forging.geometry import (
     soften,
 )
 from ffd_continual.scenarios.forging.sources import pick_source
-from ffd_continual.scenarios.matching import Field, coarse, compose, match_colour
+from ffd_continual.scenarios.matching import Field, compose, match_colour
 
 
 @dataclass(frozen=True)
 class SwapConfig:
     """`forehead` lifts the mask above the brows, `jitter` moves its corners (face widths).
 
-    `gradient` is the share blended in the gradients, `scale`: working resolution against the crop's (a
-    generator's 64 to 96 px), `sharpen`: unsharp mask after it, `colour` and `match`: share of the mismatch in colour
-    and band energy that is removed.
+    `feather`: the seam's width, `gradient`: the share blended in the gradients, `colour` and `match`: share of the
+    mismatch in colour and band energy that is removed.
     """
 
     forehead: tuple[float, float] = (0.06, 0.14)
     jitter: float = 0.02
-    feather: tuple[float, float] = (0.008, 0.025)
+    feather: tuple[float, float] = (0.012, 0.035)
     gradient: float = 0.25
-    scale: tuple[float, float] = (0.38, 0.52)
-    sharpen: tuple[float, float] = (0.4, 0.9)
-    colour: float = 0.6
+    colour: float = 0.7
     match: float = 0.5
 
 
@@ -70,12 +72,11 @@ class Swap:
             return None
         config, size = self.config, target.image.shape[:2]
         width = face_width(target.landmarks)
-        layer = coarse(warp_onto(source, target), rng.uniform(*config.scale), rng.uniform(*config.sharpen))
         outline = face_outline(target.landmarks, rng.uniform(*config.forehead))
         mask = fill(outline + rng.normal(0, config.jitter * width, outline.shape).astype(np.float32), size)
         mask[:2], mask[-2:], mask[:, :2], mask[:, -2:] = 0, 0, 0, 0
         weight = soften(mask, rng.uniform(*config.feather) * width)
-        layer = match_colour(layer, target.image, weight, config.colour)
+        layer = match_colour(warp_onto(source, target), target.image, weight, config.colour)
         if rng.random() < config.gradient:
             layer = poisson(layer, target.image, mask)
         image, changed = compose(target.image, layer, weight, config.match)
