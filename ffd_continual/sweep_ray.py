@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,10 @@ class RayTasks:
 
     def __init__(self, address: str, jobs: int, cells: Sequence[Cell], gpus: float = 0.0):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        if address == "local":
+            # Ray's switch for keeping to the loopback interface, read when it is imported; without it Ray listens to the
+            # network on Linux, whatever `_node_ip_address` says.
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
             self._ray = importlib.import_module("ray")
         except ImportError as error:
@@ -39,13 +44,15 @@ class RayTasks:
         threads = max((cell.threads for cell in cells), default=1)
         here: dict[str, Any] = {}
         if address == "local":
-            here = {"num_cpus": max(1, jobs) * threads, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+            here = {"num_cpus": max(1, jobs) * threads, "include_dashboard": False}
         try:
+            _reach(address)
             self._ray.init(address=address, log_to_driver=False, configure_logging=False, **here)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or ["no reason given"])[0].rstrip(".")
             raise FFDError(
-                f"no Ray cluster answers at --address {address}: {str(error).splitlines()[0]}. `ray start --head` "
-                "makes one on this machine; without --address the sweep starts its own."
+                f"no Ray cluster answers at {address}: {reason}. `ray start --head` makes one "
+                "on this machine; without --address and RAY_ADDRESS the sweep starts its own."
             ) from error
         self._gpus = gpus
         self._tasks: dict[Any, Cell] = {}
@@ -107,6 +114,13 @@ class RayTasks:
         while self._tasks and self._stopped and time.monotonic() < until:
             self.wait(0.5)
         self._ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nothing listens at host:port; Ray would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), 10).close()
 
 
 def _task(cell: Cell) -> Outcome:
