@@ -31,8 +31,8 @@ class RayTasks:
     def __init__(self, address: str, jobs: int, cells: Sequence[Cell], gpus: float = 0.0):
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         if address == "local":
-            # Ray's switch for keeping to the loopback interface, read when it is imported; without it Ray listens to the
-            # network on Linux, whatever `_node_ip_address` says.
+            # Ray's switch for keeping to the loopback interface, read when it is imported; without it Ray listens to
+            # the network on Linux, whatever `_node_ip_address` says.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         try:
             self._ray = importlib.import_module("ray")

@@ -235,3 +235,28 @@ def test_ctrl_c_on_ray_saves_every_cell(start: Start) -> None:
         assert points, cell
         assert int(points[-1].name[-7:]) == (sweep.steps(cell) - 1) % STEPS + 1
     assert list((sweep.out / ".claims").glob("*-s*")) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is an extra: pip install 'ffd-continual[ray]'")
+def test_a_lost_node_of_a_running_cluster_costs_no_cell(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two nodes of one CPU each, which the sweep only joins; one goes in the middle of its cell."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # keep to the loopback interface; read at import
+    cluster_utils = importlib.import_module("ray.cluster_utils")
+    node = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=node)
+    try:
+        second = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+        cluster.wait_for_nodes()
+        sweep = start("--engine", "ray", "--address", cluster.address)
+        running = sweep.two_at_once()
+        raylet = second.all_processes["raylet"][0].process.pid
+        lost = {cell: pid for cell, pid in running.items() if pid in _children(raylet)}
+        assert len(lost) == 1
+        cluster.remove_node(second, allow_graceful=False)
+        assert sweep.wait() == 0, sweep.said()
+        said = " ".join(sweep.said().split())
+        assert f"{next(iter(lost))}: its Ray task was lost" in said
+        sweep.assert_complete()
+    finally:
+        cluster.shutdown()
