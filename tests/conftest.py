@@ -61,7 +61,7 @@ def tiny_config(tiny_faces: Path) -> dict[str, object]:
         "learner": {
             "name": "iin",
             "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4},
-            "features": 16,
+            "local": 16,
             "queue": 64,
         },
         "strategy": {"name": "iin", "exemplars": 8},

@@ -116,12 +116,24 @@ class CE(Learner):
                     self.head.grow(len(self.head.types) + left)
                     self.head.assign(batch.forgery)
 
+    def frozen(self, images: Tensor) -> Tensor | None:
+        """The frozen stages' last map."""
+        return self.trunk.flat(images) if len(self.trunk.low) else None
+
+    def frozen_key(self) -> str:
+        """The frozen stages' weights, and what is read from them."""
+        return self.trunk.key() + "-map"
+
+    def judge(self, frozen: Tensor) -> Output:
+        """The rest of `forward`."""
+        return self._answer(self.trunk.high(self.trunk.unflat(frozen)))[0]
+
     def forward(self, images: Tensor) -> Output:
         """(B, 3, S, S) to z, the feature "common" (B, C) and, with a class a type, the attribution (B, K)."""
-        return self._answer(images)[0]
+        return self._answer(self.trunk(images))[0]
 
-    def _answer(self, images: Tensor) -> tuple[Output, Tensor]:
-        feature = self.trunk(images).mean((2, 3))
+    def _answer(self, maps: Tensor) -> tuple[Output, Tensor]:
+        feature = maps.mean((2, 3))
         logits: Tensor = self.head(F.dropout(feature, self.config.dropout, self.training))
         if not isinstance(self.head, TypeHead):
             return Output(z=logits[:, 1] - logits[:, 0], features={"common": feature}), logits
@@ -142,7 +154,9 @@ class CE(Learner):
             if self.head.assign(batch.forgery):
                 raise FFDError("a forgery type appeared that the experience's beginning did not show to the learner")
             target = self.head.targets(batch.forgery)
-        out, logits = self._answer(batch.image)
+        kept = batch.frozen.shape[1] > 0
+        maps = self.trunk.high(self.trunk.unflat(batch.frozen)) if kept else self.trunk(batch.image)
+        out, logits = self._answer(maps)
         return out, {"decision": F.cross_entropy(logits, target)}
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -4,13 +4,16 @@ of forgery (special features), an inter-module trained by self-supervision (comm
 forged trace masking module (FTMM) for contrastive learning, all over a stream of forgery types. Layers and losses are
 this project's reading (docs/decisions/0003-reading-of-iin.md); no parity with the paper's tables is claimed.
 
-Judging a face needs no forgery name: z = a * z_c + g * log sum_k w_k exp(z_k). w compares fixed statistics of the face
-with the prototypes of each type, g falls as the face resembles none; the sum of odds lets one alarmed module speak for
-all where w cannot tell types of one camera apart. Axes: B faces, F frozen statistics, D features, K types.
+Modules of both kinds are the pretrained stages behind the frozen ones, trained on: forgeries leave their traces in the
+middle of an ImageNet network, and what is read there must be allowed to change. Judging a face needs no forgery name:
+z = a * z_c + g * logit(sum_k w_k sigmoid(z_k)), a mixture of experts: w, the chance of each type, compares fixed
+statistics of the face with prototypes; g falls as the face resembles none. Axes: B faces, F frozen statistics,
+C channels of the frozen map and H, W its size, D features, K types.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,21 +31,22 @@ from ffd_continual.strategies.learners.iin_losses import (
     instance_contrast,
     mask_evidence,
     masked_mean,
+    mixture,
     top_share,
     trace_contrast,
 )
 from ffd_continual.strategies.learners.inter import InterModule, InterOutput, IntraModule, follow, slow_copy
 from ffd_continual.strategies.learners.routing import Router
-from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig
+from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig, level_statistics
 
 
 @dataclass(frozen=True)
 class IINConfig:
     """Each part has a switch; docs/decisions/0004-iin-against-replay.md tells how the values were chosen."""
 
-    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(frozen_stages=7))
-    features: int = 64  # D
-    dropout: float = 0.3  # of the frozen statistics
+    trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(frozen_stages=4, stages=5))
+    local: int = 64  # features of a location, from which the evidence map is read
+    dropout: float = 0.2
     intra: bool = True  # a light module a type
     intra_start: bool = False  # a new module starts from the one before
     inter: bool = True  # self-supervised instance contrast of the common features
@@ -76,21 +80,21 @@ class IIN(Learner):
             raise FFDError("learner.trunk.frozen_stages: iin reads at least three frozen stages of its trunk.")
         self.config = config
         self.trunk = Trunk(config.trunk)
-        self.trunk.high = nn.Sequential()
+        self.trunk.high.requires_grad_(False)  # never run: the modules start from it
         self.channels = self.trunk.level_channels
-        statistics = 3 * sum(self.channels)
+        self.statistics, features = 3 * sum(self.channels), self.trunk.channels
         self.route_features = 3 * sum(self.channels[:2])
         share = config.trace_share if config.ftmm else 0.0
-        self.standard = Standardise(statistics)
-        self.inter = InterModule(statistics, sum(self.channels[-2:]), config.features, config.dropout, share)
+        self.standard = Standardise(self.statistics)
+        low = self.trunk.low_channels
+        self.inter = InterModule(self.trunk.high, low, features, config.local, config.dropout, share)
         self.slow = slow_copy(self.inter)
         self.intra = nn.ModuleList()
         self.router = Router(self.route_features)
-        self.trace = nn.Linear(config.features, config.features)
-        self.rebuild = nn.Linear(2 * config.features, statistics)
-        self.real_queue, self.fake_queue, self.trace_queue, self.untraced_queue = (
-            FeatureQueue(config.queue, config.features) for _ in range(4)
-        )
+        self.trace = nn.Linear(config.local, config.local)
+        self.rebuild = nn.Linear(2 * features, self.statistics)
+        self.real_queue, self.fake_queue = (FeatureQueue(config.queue, features) for _ in range(2))
+        self.trace_queue, self.untraced_queue = (FeatureQueue(config.queue, config.local) for _ in range(2))
         self.train()
 
     @property
@@ -101,8 +105,9 @@ class IIN(Learner):
         return frozenset(name for name, on in chosen.items() if on)
 
     def train(self, mode: bool = True) -> IIN:
-        """The slow copy never trains; the intra-modules of closed experiences neither."""
+        """The slow copy never trains; the modules' start and the intra-modules of closed experiences neither."""
         super().train(mode)
+        self.trunk.high.eval()
         self.slow.eval()
         for module in self.intra[:-1]:
             module.eval()
@@ -114,36 +119,37 @@ class IIN(Learner):
         self.router.grow()
         self.intra.requires_grad_(False)
         if self.config.intra:
-            made = IntraModule(self.rebuild.out_features, self.config.features, self.config.dropout)
+            made = IntraModule(self.trunk.high, self.trunk.channels, self.config.dropout)
             if self.config.intra_start and len(self.intra):
                 made.copy_from(self.intra[-1])  # type: ignore[arg-type]
             self.intra.append(made.to(self.rebuild.weight.device))
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The common path, the projections, and the newest intra-module."""
+        """The common path, the projections, and the newest intra-module, all at the same rate."""
         parts = [self.inter, self.trace, self.rebuild, *self.intra[-1:]]
         return split_decay([p for part in parts for p in part.parameters()], lr, weight_decay)
 
     # What never changes -----------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def frozen(self, images: Tensor) -> Tensor:
-        """What the trunk's frozen stages say (B, F')."""
-        return self.trunk.still(images)
+        """What the frozen stages say: statistics of their levels (B, F), then their last map, flattened."""
+        levels = self.trunk.levels(images)
+        return torch.cat([level_statistics(levels), levels[-1].flatten(1)], dim=1)
 
     def frozen_key(self) -> str:
-        """The trunk's weights."""
-        return self.trunk.key()
+        """The frozen stages' weights, and what is read from them."""
+        return self.trunk.key() + "-statistics-map"
 
     def _split(self, frozen: Tensor) -> tuple[Tensor, Tensor]:
-        """`frozen` as standardised statistics (B, F) and maps (B, C, H, W)."""
-        statistics, maps = self.trunk.unpack(frozen, self.channels)
-        return self.standard(statistics), maps
+        """`frozen` as standardised statistics (B, F) and the last map (B, C, H, W)."""
+        low = self.trunk.unflat(frozen[:, self.statistics :])
+        return self.standard(frozen[:, : self.statistics]), low
 
     def meet(self, faces: Iterable[Batch]) -> None:
         """The first faces ever met give the scale of the statistics."""
         if not bool(self.standard.met):
-            seen = torch.cat([self.seen(batch) for batch in faces])
-            self.standard.meet(seen[:, : self.rebuild.out_features])
+            self.standard.meet(torch.cat([self.seen(batch)[:, : self.statistics] for batch in faces]))
 
     # Judging ----------------------------------------------------------------------------------------------------
 
@@ -156,16 +162,15 @@ class IIN(Learner):
         out = self.judge_common(frozen)
         if not self.growth:
             return out
-        statistics, _ = self._split(frozen)
-        weights, novelty = self.router(statistics[:, : self.route_features], self.config.route_temperature)
-        even = torch.full_like(weights, 1.0 / weights.shape[1])
-        prior = weights if self.config.routing else even
-        z, attribution = out.z, prior
+        statistics, low = self._split(frozen)
+        log_weights, novelty = self.router(statistics[:, : self.route_features], self.config.route_temperature)
+        even = torch.full_like(log_weights, -math.log(log_weights.shape[1]))
+        prior = log_weights if self.config.routing else even
+        z, attribution = out.z, prior.exp()
         if self.config.intra:
-            odds = torch.stack([module(statistics)[1] for module in self.intra], dim=1) + prior.clamp_min(1e-6).log()
+            each = torch.stack([module(low)[1] for module in self.intra], dim=1)
+            z_special, attribution = mixture(each, prior)
             gate = torch.exp(-torch.relu(novelty - self.config.gate)) if self.config.routing else 1.0
-            z_special = torch.logsumexp(odds, dim=1)
-            attribution = torch.softmax(odds, dim=1)
             z = self.config.common_weight * out.z + gate * z_special
             out.features["z_special"] = z_special
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
@@ -173,7 +178,7 @@ class IIN(Learner):
     def judge_common(self, frozen: Tensor) -> Output:
         """The common path's answer alone: what a teacher is asked for."""
         inter = self.slow if self.config.slow_judge and not self.training else self.inter
-        answer: InterOutput = inter(*self._split(frozen))
+        answer: InterOutput = inter(self._split(frozen)[1])
         maps = {"trace": answer.evidence} if self.config.ftmm else {}
         return Output(answer.z, {"common": answer.common, "z_common": answer.z}, maps)
 
@@ -184,12 +189,12 @@ class IIN(Learner):
         config = self.config
         batch, shown = batch.with_pseudo(config.pretext)
         frozen, target = self.seen(batch), batch.target
-        statistics, maps = self._split(frozen)
-        answer: InterOutput = self.inter(statistics, maps)
+        statistics, low = self._split(frozen)
+        answer: InterOutput = self.inter(low)
         losses = {"common": F.binary_cross_entropy_with_logits(answer.z, target.float())}
         current = (batch.experience == len(self.growth) - 1) & ~shown
         if config.intra and int(current.sum()) > 1:
-            special, z_special = self.intra[-1](statistics[current])
+            special, z_special = self.intra[-1](low[current])
             losses["intra"] = F.binary_cross_entropy_with_logits(z_special, target[current].float())
             if config.decouple:
                 common = answer.common[current]
@@ -210,7 +215,7 @@ class IIN(Learner):
         """DCL's inter-instance contrast: negatives are the stored keys of the other class."""
         with torch.no_grad():
             second = batch.frozen2[keep] if batch.frozen2.shape[1] else self.frozen(batch.view2[keep])
-            key = F.normalize(self.slow(*self._split(second)).common, dim=1)
+            key = F.normalize(self.slow(self._split(second)[1]).common, dim=1)
         query, target = F.normalize(answer.common[keep], dim=1), batch.target[keep]
         loss = query.sum() * 0.0
         for label, others in ((0, self.fake_queue), (1, self.real_queue)):
@@ -265,7 +270,7 @@ class IIN(Learner):
         prototypes = 2 * self.router.means.shape[-1] + 1
         return {
             "parameters": float(sum(p.numel() for p in self.parameters())),
-            "encoder_parameters": float(sum(p.numel() for p in self.trunk.parameters())),
+            "encoder_parameters": float(sum(p.numel() for p in self.trunk.low.parameters())),
             "parameters_per_type": float(a_type),
             "bytes_per_type": 4.0 * (a_type + prototypes),
         }

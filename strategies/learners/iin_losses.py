@@ -1,6 +1,6 @@
 """IIN's equations as pure functions (this project's reading; the paper's own layers and losses are not public).
 
-Axes: B faces, D features, M stored features, H, W height and width of a map, L = H * W.
+Axes: B faces, D features, M stored features, K types, H, W height and width of a map, L = H * W.
 """
 
 from __future__ import annotations
@@ -88,3 +88,10 @@ def mask_evidence(evidence: Tensor, mask: Tensor, known: Tensor) -> Tensor:
         return evidence.sum() * 0.0
     share = F.adaptive_avg_pool2d(mask[known], (evidence.shape[-2], evidence.shape[-1]))
     return F.binary_cross_entropy_with_logits(evidence[known], share)
+
+
+def mixture(z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Experts' logits (B, K) under log prior weights (B, K), rows of exp summing to 1, to the logit (B,) of
+    p = sum_k w_k sigmoid(z_k), and the share (B, K) of each expert in p (Jacobs et al., Neural Computation 3, 1991)."""
+    forged, real = log_weights + F.logsigmoid(z), log_weights + F.logsigmoid(-z)
+    return torch.logsumexp(forged, dim=1) - torch.logsumexp(real, dim=1), torch.softmax(forged, dim=1)

@@ -1,6 +1,8 @@
-"""The two feature modules of IIN on frozen stages: one intra-module a forgery type, one inter-module for all.
+"""The two modules of IIN on frozen stages: one intra-module a forgery type, one inter-module for all.
 
-Reading of IIN-FFD (see iin.py). Axes: B faces, F frozen statistics, C channels, H, W of the evidence map, D features.
+Both are the pretrained stages that follow the frozen ones, learning on: a copy a type, and one copy for the common
+path. Reading of IIN-FFD (see iin.py). Axes: B faces, C channels of the frozen map, H, W its height and width, D
+channels of the stages' own map, h, w its height and width, E features of a location.
 """
 
 from __future__ import annotations
@@ -15,19 +17,24 @@ from torch import Tensor, nn
 from ffd_continual.strategies.learners.iin_losses import masked_mean, top_share
 
 
-class IntraModule(nn.Module):
-    """What one forgery type adds: D special features of the frozen statistics, and a logit. Its input never moves."""
+def started(stages: nn.Module) -> nn.Module:
+    """A trainable copy of stages."""
+    return copy.deepcopy(stages).requires_grad_(True)
 
-    def __init__(self, statistics: int, features: int, dropout: float):
+
+class IntraModule(nn.Module):
+    """What one forgery type adds: special features (B, D) of the frozen map, and a logit. Its input never moves."""
+
+    def __init__(self, stages: nn.Module, features: int, dropout: float):
         super().__init__()
         self.dropout = dropout
-        self.squeeze = nn.Linear(statistics, features)
+        self.stages = started(stages)
         self.head = nn.Linear(features, 1)
 
-    def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised statistics (B, F) to the special feature (B, D) and its logit (B,)."""
-        special = self.squeeze(F.dropout(statistics, self.dropout, self.training))
-        return special, self.head(torch.relu(special)).squeeze(1)
+    def forward(self, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Frozen map (B, C, H, W) to the special feature (B, D) and its logit (B,)."""
+        special = self.stages(low).mean((2, 3))
+        return special, self.head(F.dropout(special, self.dropout, self.training)).squeeze(1)
 
     def copy_from(self, other: IntraModule) -> None:
         """Start from what another type's module has learnt."""
@@ -41,30 +48,32 @@ class InterOutput:
     common: Tensor  # (B, D)
     z: Tensor  # (B,) common logit
     evidence: Tensor  # (B, 1, H, W) logits: forged here?
-    local: Tensor  # (B, D, H, W) local features that the evidence is read from
+    local: Tensor  # (B, E, H, W) local features that the evidence is read from
 
 
 class InterModule(nn.Module):
-    """D common features with a logit, and the evidence map.
+    """D common features with a logit, and the evidence map, read from the frozen map and the stages' own together.
 
     The evidence is the class activation of the logit: the mean of the map's top share is part of it, so what raises
     the logit shows on the map. `share` 0 leaves the evidence out of the logit.
     """
 
-    def __init__(self, statistics: int, channels: int, features: int, dropout: float, share: float):
+    def __init__(self, stages: nn.Module, channels: int, features: int, local: int, dropout: float, share: float):
         super().__init__()
         self.dropout, self.share = dropout, share
-        self.squeeze = nn.Linear(statistics, features)
+        self.stages = started(stages)
         self.head = nn.Linear(features, 1)
-        self.look = nn.Sequential(nn.Conv2d(channels, features, 1), nn.ReLU())
-        self.point = nn.Conv2d(features, 1, 1)
+        self.look = nn.Sequential(nn.Conv2d(channels + features, local, 1), nn.ReLU())
+        self.point = nn.Conv2d(local, 1, 1)
 
-    def forward(self, statistics: Tensor, maps: Tensor) -> InterOutput:
-        """Standardised statistics (B, F) and frozen maps (B, C, H, W) to the common path's answer."""
-        common = self.squeeze(F.dropout(statistics, self.dropout, self.training))
-        local = self.look(F.dropout(maps, self.dropout, self.training))
+    def forward(self, low: Tensor) -> InterOutput:
+        """Frozen map (B, C, H, W) to the common path's answer."""
+        high = self.stages(low)
+        common = high.mean((2, 3))
+        wide = F.interpolate(high, size=(low.shape[-2], low.shape[-1]), mode="nearest")
+        local = self.look(F.dropout(torch.cat([low, wide], dim=1), self.dropout, self.training))
         evidence = self.point(local)
-        z = self.head(torch.relu(common)).squeeze(1)
+        z = self.head(F.dropout(common, self.dropout, self.training)).squeeze(1)
         if self.share > 0:
             z = z + masked_mean(evidence, top_share(evidence.detach(), self.share)).squeeze(1)
         return InterOutput(common, z, evidence, local)

@@ -65,15 +65,17 @@ class Plain(Learner):
         return frozenset({"pseudo"}) if self.config.pseudo > 0 else frozenset()
 
     def frozen(self, images: Tensor) -> Tensor | None:
-        """What the trunk's frozen stages say, with pooling=statistics; nothing is frozen to the end otherwise."""
-        return self.trunk.still(images) if self.still else None
+        """What the trunk's frozen stages say: their statistics, or with pooling=mean their last map."""
+        if self.still:
+            return self.trunk.still(images)
+        return self.trunk.flat(images) if len(self.trunk.low) else None
 
     def _statistics(self, frozen: Tensor) -> Tensor:
         return self.trunk.unpack(frozen, self.channels)[0]
 
     def frozen_key(self) -> str:
-        """The trunk's configuration and weights."""
-        return self.trunk.key()
+        """The frozen stages' weights, and what is read from them."""
+        return self.trunk.key() + ("" if self.still else "-map")
 
     def meet(self, faces: Iterable[Batch]) -> None:
         """The first faces ever met give the scale of the statistics."""
@@ -82,6 +84,8 @@ class Plain(Learner):
 
     def judge(self, frozen: Tensor) -> Output:
         """What the frozen stages said to an Output."""
+        if not self.still:
+            return self._pooled(self.trunk.high(self.trunk.unflat(frozen)))
         hidden = self.squeeze(F.dropout(self.standard(self._statistics(frozen)), self.config.dropout, self.training))
         return Output(z=self.head(torch.relu(hidden)).squeeze(1), features={"common": hidden})
 
@@ -89,14 +93,17 @@ class Plain(Learner):
         """(B, 3, S, S) to logit and the feature "common" (B, D)."""
         if self.still:
             return self.judge(self.trunk.still(images))
-        feature = self.trunk(images).mean((2, 3))
+        return self._pooled(self.trunk(images))
+
+    def _pooled(self, maps: Tensor) -> Output:
+        feature = maps.mean((2, 3))
         z = self.head(F.dropout(feature, self.config.dropout, self.training)).squeeze(1)
         return Output(z=z, features={"common": feature})
 
     def step(self, batch: Batch) -> tuple[Output, Losses]:
         """Binary cross-entropy on the batch; with `pseudo`, some real faces are shown self-blended, as forged."""
         batch = batch.with_pseudo(self.config.pseudo)[0]
-        out = self.judge(self.seen(batch)) if self.still else self(batch.image)
+        out = self.look(batch)
         return out, {"decision": F.binary_cross_entropy_with_logits(out.z, batch.target.float())}
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ Axes: B faces, R routing features, K types.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -60,14 +62,14 @@ class Router(nn.Module):
         return squared.nan_to_num(float("inf"), posinf=float("inf")).amin(2)
 
     def forward(self, features: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Routing weights w (B, K), rows summing to 1, and novelty (B,): nearest distance over the usual one of that
-        type; 1 is the border of the ordinary. Without any learnt type, w is uniform and novelty 0."""
+        """Log of routing weights w (B, K), rows of w summing to 1, and novelty (B,): nearest distance over the usual one
+        of that type; 1 is the border of the ordinary. Without any learnt type, w is uniform and novelty 0."""
         distance = self.distances(features)
         known = torch.isfinite(distance[0]) if len(distance) else torch.zeros(distance.shape[1], dtype=torch.bool)
         if not bool(known.any()):
-            even = torch.full_like(distance, 1.0 / max(1, distance.shape[1]))
+            even = torch.full_like(distance, -math.log(max(1, distance.shape[1])))
             return even, torch.zeros(len(features), device=features.device)
-        weights = torch.softmax(-0.5 * features.shape[1] * distance / temperature, dim=1)
+        weights = torch.log_softmax(-0.5 * features.shape[1] * distance / temperature, dim=1)
         nearest, which = distance.min(1)
         return weights, nearest / self.usual[which].clamp_min(1e-6)
 

@@ -31,6 +31,7 @@ class TrunkConfig:
     backbone: str = PACKAGED
     weights: str = "package"  # "package" (lite0 only), "timm" (downloads), "none" (random)
     frozen_stages: int = 4  # the stem counts as the first; 0 trains everything
+    stages: int = 0  # how many are used in all, the rest is cut off; 0 uses all
 
 
 def check_backbone(backbone: str, weights: str) -> None:
@@ -146,8 +147,15 @@ class Trunk(nn.Module):
                 f"learner.trunk.frozen_stages={config.frozen_stages}: {config.backbone} has {len(stages)} stages "
                 f"here, so 0 to {len(stages) - 1} can be frozen."
             )
+        used = config.stages or len(stages)
+        if not config.frozen_stages < used <= len(stages):
+            raise FFDError(
+                f"learner.trunk.stages={config.stages}: {config.backbone} has {len(stages)} stages here, of which the "
+                f"first {config.frozen_stages} are frozen; {config.frozen_stages + 1} to {len(stages)} can be used, "
+                "or 0 for all."
+            )
         self.low = nn.Sequential(*stages[: config.frozen_stages])
-        self.high = nn.Sequential(*stages[config.frozen_stages :])
+        self.high = nn.Sequential(*stages[config.frozen_stages : used])
         self.low.requires_grad_(False)
         cfg: Any = model.pretrained_cfg
         self.mean: Tensor
@@ -157,6 +165,7 @@ class Trunk(nn.Module):
         with torch.no_grad():
             self.eval()
             low = self.extract(torch.zeros(1, 3, 64, 64))
+            self.low_channels = int(low.shape[1])
             self.channels = int(self.high(low).shape[1])
         # Only through this module's own train(): the model's would wake the frozen normalisation, whose statistics
         # the next picture would then move.
@@ -186,6 +195,15 @@ class Trunk(nn.Module):
         side = (levels[-2].shape[-2], levels[-2].shape[-1])
         maps = [levels[-2], F.interpolate(levels[-1], size=side, mode="nearest")]
         return torch.cat([level_statistics(levels), *(m.flatten(1) for m in maps)], dim=1)
+
+    def flat(self, images: Tensor) -> Tensor:
+        """The frozen stages' last map, flattened (B, C * h * w), for learners that train the stages behind it."""
+        return self.extract(images).flatten(1)
+
+    def unflat(self, flat: Tensor) -> Tensor:
+        """`flat`'s answer as square maps again (B, C_low, h, h)."""
+        side = round((flat.shape[1] / self.low_channels) ** 0.5)
+        return flat.reshape(len(flat), self.low_channels, side, side)
 
     @property
     def level_channels(self) -> list[int]:

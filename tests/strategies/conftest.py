@@ -20,7 +20,8 @@ from ffd_continual.strategies.template import FaceStrategy
 
 TINY = {
     "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4},
-    "features": 16,
+    "features": 16,  # guide_space and plain with statistics
+    "local": 16,  # iin
     "queue": 64,
     "exemplars": 8,
     "backbone": "hrnet_w18_small",  # of wavelet's branches

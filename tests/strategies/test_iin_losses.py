@@ -15,6 +15,7 @@ from ffd_continual.strategies.learners.iin_losses import (
     instance_contrast,
     mask_evidence,
     masked_mean,
+    mixture,
     top_share,
     trace_contrast,
     within_class,
@@ -189,6 +190,32 @@ def test_trace_contrast_does_not_depend_on_how_often_the_queue_holds_its_positiv
     once = trace_contrast(anchor, queue, torch.zeros(3, 4, dtype=torch.bool), negatives, own, 0.2)
     thrice = trace_contrast(anchor, queue.repeat(3, 1), torch.zeros(3, 12, dtype=torch.bool), negatives, own, 0.2)
     assert float(once) == pytest.approx(float(thrice))
+
+
+# mixture of experts -----------------------------------------------------------------------------------------------
+
+
+def test_mixture_against_loops() -> None:
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    weights = torch.softmax(torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), dim=1)
+    found, shares = mixture(z, weights.log())
+    for face in range(6):
+        parts = [float(w) / (1 + math.exp(-float(v))) for w, v in zip(weights[face], z[face], strict=True)]
+        p = sum(parts)
+        assert float(found[face]) == pytest.approx(math.log(p / (1 - p)))
+        assert shares[face].tolist() == pytest.approx([part / p for part in parts])
+
+
+def test_mixture_by_hand_and_in_its_limits() -> None:
+    even = torch.tensor([[0.5, 0.5]]).log()
+    # one expert sure, the other sure of the opposite: p = 1/2; both at 3/4: p = 3/4
+    assert float(mixture(torch.tensor([[30.0, -30.0]]), even)[0]) == pytest.approx(0.0, abs=1e-5)
+    assert float(mixture(torch.full((1, 2), math.log(3.0)), even)[0]) == pytest.approx(math.log(3.0), rel=1e-5)
+    # an expert without any weight is not heard, however sure; the logit of one alone is its own, however large
+    alone, shares = mixture(torch.tensor([[80.0, -2.0]]), torch.tensor([[-math.inf, 0.0]]))
+    assert float(alone) == pytest.approx(-2.0, rel=1e-5)
+    assert shares.tolist() == [[0.0, 1.0]]
+    assert float(mixture(torch.tensor([[-90.0]]), torch.zeros(1, 1))[0]) == pytest.approx(-90.0)
 
 
 # masks --------------------------------------------------------------------------------------------------------------

@@ -83,4 +83,5 @@ def test_other_frozen_layers_have_other_files(parts: Any, tmp_path: Any) -> None
 
 def test_a_learner_without_frozen_layers_says_so(workshop: Any) -> None:
     with pytest.raises(FFDError, match="kept_views"):
-        workshop.parts("plain", "naive", kept_views=2)
+        bare = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 0}
+        workshop.parts("plain", "naive", learn={"trunk": bare}, kept_views=2)

@@ -51,7 +51,8 @@ def _slow_distances(face: np.ndarray, sets: list[tuple[Tensor, Tensor]], shrink:
 def test_distances_weights_and_novelty_against_loops(learnt: tuple[Router, list[tuple[Tensor, Tensor]]]) -> None:
     router, sets = learnt
     faces = torch.randn(5, 3, generator=torch.Generator().manual_seed(9)) * 4 + 2
-    weights, novelty = router(faces, 4.0)
+    log_weights, novelty = router(faces, 4.0)
+    weights = log_weights.exp()
     for at, face in enumerate(faces.double().numpy()):
         wanted = _slow_distances(face, sets)
         assert router.distances(faces)[at].tolist() == pytest.approx(wanted, rel=1e-4)
@@ -84,13 +85,13 @@ def test_types_that_are_not_learnt_get_no_weight() -> None:
     router = Router(3)
     assert router(torch.zeros(4, 3), 1.0)[0].shape == (4, 0)
     router.grow()
-    weights, novelty = router(torch.zeros(4, 3), 1.0)
-    assert weights.tolist() == [[1.0]] * 4
+    log_weights, novelty = router(torch.zeros(4, 3), 1.0)
+    assert log_weights.exp().tolist() == [[1.0]] * 4
     assert novelty.tolist() == [0.0] * 4
     router.learn(0, *_faces(0, 0.0))
     router.grow()
-    weights, novelty = router(torch.randn(4, 3), 1.0)
-    assert weights.tolist() == [[1.0, 0.0]] * 4
+    log_weights, novelty = router(torch.randn(4, 3), 1.0)
+    assert log_weights.exp().tolist() == [[1.0, 0.0]] * 4
     assert bool(torch.isfinite(novelty).all())
 
 

@@ -167,7 +167,7 @@ def test_gdumb_keeps_only_what_training_changes(workshop: Any) -> None:
     assert not any(name.startswith(("trunk.", "intra.0.", "intra.1.")) for name in kept)
     assert any(name.startswith("slow.") for name in kept)
     assert any(name.startswith("intra.2.") for name in kept)
-    nbytes = sum(4 * value.numel() for value in kept.values())
+    nbytes = sum(value.element_size() * value.numel() for value in kept.values())
     assert run.parts.keeper.stored_bytes() == nbytes + 8 * run.parts.sources.table.pictures[0].nbytes
     with pytest.raises(FFDError, match="at least one real and one forged"):
         workshop.parts("plain", "gdumb", keep={"exemplars": 1})
