@@ -62,8 +62,8 @@ class Router(nn.Module):
         return squared.nan_to_num(float("inf"), posinf=float("inf")).amin(2)
 
     def forward(self, features: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Log of routing weights w (B, K), rows of w summing to 1, and novelty (B,): nearest distance over the usual one
-        of that type; 1 is the border of the ordinary. Without any learnt type, w is uniform and novelty 0."""
+        """Log of routing weights w (B, K), rows of w summing to 1, and novelty (B,): nearest distance over the usual of
+        that type; 1 is the border of the ordinary. Without any learnt type, w is uniform and novelty 0."""
         distance = self.distances(features)
         known = torch.isfinite(distance[0]) if len(distance) else torch.zeros(distance.shape[1], dtype=torch.bool)
         if not bool(known.any()):

@@ -82,6 +82,6 @@ def test_other_frozen_layers_have_other_files(parts: Any, tmp_path: Any) -> None
 
 
 def test_a_learner_without_frozen_layers_says_so(workshop: Any) -> None:
+    bare = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 0}
     with pytest.raises(FFDError, match="kept_views"):
-        bare = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 0}
         workshop.parts("plain", "naive", learn={"trunk": bare}, kept_views=2)
