@@ -6,9 +6,9 @@ this project's reading (docs/decisions/0003-reading-of-iin.md); no parity with t
 
 Modules of both kinds are the pretrained stages behind the frozen ones, trained on: forgeries leave their traces in the
 middle of an ImageNet network, and what is read there must be allowed to change. Judging a face needs no forgery name:
-z = a * z_c + g * logit(sum_k w_k sigmoid(z_k)), a mixture of experts: w, the chance of each type, compares fixed
-statistics of the face with prototypes; g falls as the face resembles none. Axes: B faces, F frozen statistics,
-C channels of the frozen map and H, W its size, D features, K types.
+a mixture of experts answers, p = c sigmoid(z_c) + (1 - c) sum_k w_k sigmoid(z_k). w, the chance of each type, compares
+fixed statistics of the face with prototypes; c, the common path's say, grows as the face resembles none.
+Axes: B faces, F frozen statistics, C channels of the frozen map and H, W its size, D features, K types.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class IINConfig:
     decouple: bool = True
     ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
     routing: bool = True  # off: all intra-modules weigh the same, whatever the face
-    common_weight: float = 0.3  # a
+    common_weight: float = 0.25  # c, of a face that resembles a known type
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
     slow_judge: bool = True  # the slow copy judges
@@ -169,10 +169,13 @@ class IIN(Learner):
         z, attribution = out.z, prior.exp()
         if self.config.intra:
             each = torch.stack([module(low)[1] for module in self.intra], dim=1)
-            z_special, attribution = mixture(each, prior)
-            gate = torch.exp(-torch.relu(novelty - self.config.gate)) if self.config.routing else 1.0
-            z = self.config.common_weight * out.z + gate * z_special
-            out.features["z_special"] = z_special
+            out.features["z_special"], attribution = mixture(each, prior)
+            known = (
+                torch.exp(-torch.relu(novelty - self.config.gate)) if self.config.routing else torch.ones_like(out.z)
+            )
+            say = (1.0 - self.config.common_weight) * known
+            both = torch.stack([1.0 - say, say], dim=1).log()
+            z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), both)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
 
     def judge_common(self, frozen: Tensor) -> Output:
