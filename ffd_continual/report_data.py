@@ -209,6 +209,7 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
         for metric in summarised(matrix, "frame"):
             summary[metric]["ci"] = stored.get(metric, {}).get("ci", {})
         summary["bootstrap"] = stored.get("bootstrap")
+    summary |= {key: stored[key] for key in ("trace_prior",) if key in stored}  # not to be had from predictions
     title = settings.get("name") if isinstance(settings, dict) else None
     return RunData(
         path=folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,9 @@ def test_a_run_with_and_without_a_trace_map(learner: str, tiny_config: dict[str,
         assert summary["iou"]["unseen"] == pytest.approx(
             traced.query("metric == 'iou' and after == 1 and on == 'gamma'")["value"].item()
         )
+        constant = summary["trace_prior"]["unseen"]["gamma"]  # stands in the row's last two cells
+        row = html[html.index("gamma <small>unseen</small>") :].split("</tr>")[0]
+        assert [show(constant[t]) for t in ("iou", "pixel_auc")] == re.findall(r">([0-9.]+)</td>", row)[-2:]
         assert {entry["map_kind"] for entry in index} == {"trace"}
         assert "Grad-CAM" not in html
         assert "<h2>Localisation</h2>" in html
