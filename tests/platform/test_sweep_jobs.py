@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,10 @@ def test_a_process_gets_its_share_of_threads_and_ends_with_its_pipe() -> None:
     engine._workers.append(worker)
     environment = Path(f"/proc/{worker.process.pid}/environ")
     if environment.exists():
-        words = environment.read_bytes().split(b"\0")
+        words, until = [b""], time.monotonic() + 30.0
+        while words == [b""] and time.monotonic() < until:  # empty until the new program has replaced the copy
+            words = environment.read_bytes().split(b"\0")
+            time.sleep(0.01)
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             assert f"{name}=3".encode() in words
     assert os.environ.get("OMP_NUM_THREADS") == before
