@@ -7,7 +7,7 @@ this project's reading (docs/decisions/0003-reading-of-iin.md); no parity with t
 Modules of both kinds are the pretrained stages behind the frozen ones, trained on: forgeries leave their traces in the
 middle of an ImageNet network, and what is read there must be allowed to change. Judging a face needs no forgery name:
 a mixture of experts answers, p = c sigmoid(z_c) + (1 - c) sum_k w_k sigmoid(z_k). w, the chance of each type, compares
-fixed statistics of the face with prototypes; c, the common path's say, grows as the face resembles none.
+fixed statistics of the face with prototypes. Novelty, how little the face resembles any, is told and decides nothing.
 Axes: B faces, F frozen statistics, C channels of the frozen map and H, W its size, D features, K types.
 """
 
@@ -54,14 +54,13 @@ class IINConfig:
     decouple: bool = True
     ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
     routing: bool = True  # off: all intra-modules weigh the same, whatever the face
-    common_weight: float = 0.25  # c, of a face that resembles a known type
+    common_weight: float = 0.25  # c, the common path's say
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
     slow_judge: bool = True  # the slow copy judges
     temperature: float = 0.1  # of both contrasts
     trace_share: float = 0.25  # q, of the evidence map's locations
     route_temperature: float = 16.0
-    gate: float = 1.5  # novelty up to which intra-modules have their full say
     contrast_weight: float = 0.1
     decouple_weight: float = 0.1
     rebuild_weight: float = 0.1
@@ -170,12 +169,8 @@ class IIN(Learner):
         if self.config.intra:
             each = torch.stack([module(low)[1] for module in self.intra], dim=1)
             out.features["z_special"], attribution = mixture(each, prior)
-            known = (
-                torch.exp(-torch.relu(novelty - self.config.gate)) if self.config.routing else torch.ones_like(out.z)
-            )
-            say = (1.0 - self.config.common_weight) * known
-            both = torch.stack([1.0 - say, say], dim=1).log()
-            z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), both)[0]
+            say = torch.tensor([self.config.common_weight, 1.0 - self.config.common_weight], device=z.device).log()
+            z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), say)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
 
     def judge_common(self, frozen: Tensor) -> Output:
