@@ -122,11 +122,11 @@ class CE(Learner):
 
     def frozen_key(self) -> str:
         """The frozen stages' weights, and what is read from them."""
-        return self.trunk.key() + "-map"
+        return self.trunk.key("map")
 
     def judge(self, frozen: Tensor) -> Output:
         """The rest of `forward`."""
-        return self._answer(self.trunk.high(self.trunk.unflat(frozen)))[0]
+        return self._answer(self.trunk.rest(frozen))[0]
 
     def forward(self, images: Tensor) -> Output:
         """(B, 3, S, S) to z, the feature "common" (B, C) and, with a class a type, the attribution (B, K)."""
@@ -154,8 +154,7 @@ class CE(Learner):
             if self.head.assign(batch.forgery):
                 raise FFDError("a forgery type appeared that the experience's beginning did not show to the learner")
             target = self.head.targets(batch.forgery)
-        kept = batch.frozen.shape[1] > 0
-        maps = self.trunk.high(self.trunk.unflat(batch.frozen)) if kept else self.trunk(batch.image)
+        maps = self.trunk.rest(batch.frozen) if batch.frozen.shape[1] else self.trunk(batch.image)
         out, logits = self._answer(maps)
         return out, {"decision": F.cross_entropy(logits, target)}
 

@@ -118,11 +118,11 @@ class GuideSpace(Learner):
 
     def frozen(self, images: Tensor) -> Tensor | None:
         """What the trunk's frozen stages say, with pooling=statistics."""
-        return self.trunk.still(images) if self.still else None
+        return self.trunk.statistics(images) if self.still else None
 
     def frozen_key(self) -> str:
         """The trunk's weights."""
-        return self.trunk.key()
+        return self.trunk.key("statistics")
 
     def encoder(self, device: torch.device) -> FaceEncoder:
         """The frozen encoder of the clusters, made when it is first asked for."""
@@ -161,7 +161,7 @@ class GuideSpace(Learner):
         for batch in faces:
             features = batch.row.new_zeros((len(batch.row), 0), dtype=torch.float32)
             if self.still:
-                levels, count = self.trunk.unpack(self.seen(batch), self.channels)[0], 3 * self.channels[-1]
+                levels, count = self.seen(batch), 3 * self.channels[-1]
                 statistics.append(levels)
                 features = F.normalize(levels[:, -count:][:, : self.channels[-1]], dim=1)  # the last level's means
             parts.append(Encoded(batch.row, batch.forgery, batch.experience, features))
@@ -174,12 +174,12 @@ class GuideSpace(Learner):
     def forward(self, images: Tensor) -> Output:
         """(B, 3, S, S) to logit, the feature "common" (B, D) of unit length, attribution and novelty."""
         if self.still:
-            return self.judge(self.trunk.still(images))
+            return self.judge(self.trunk.statistics(images))
         return self._answer(self.trunk(images).mean((2, 3)))
 
     def judge(self, frozen: Tensor) -> Output:
         """The same from what `frozen` gave."""
-        return self._answer(self.standard(self.trunk.unpack(frozen, self.channels)[0]))
+        return self._answer(self.standard(frozen))
 
     def _answer(self, pooled: Tensor) -> Output:
         made = self.embed(F.dropout(pooled, self.config.dropout, self.training))

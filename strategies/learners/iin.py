@@ -47,7 +47,7 @@ class IINConfig:
     trunk: TrunkConfig = field(default_factory=lambda: TrunkConfig(frozen_stages=4, stages=5))
     local: int = 64  # features of a location, from which the evidence map is read
     dropout: float = 0.2
-    intra: bool = True  # a light module a type
+    intra: bool = True  # a module a type
     intra_start: bool = False  # a new module starts from the one before
     inter: bool = True  # self-supervised instance contrast of the common features
     pretext: float = 0.25  # share of the batch's real faces shown self-blended, as forged; 0 switches it off
@@ -69,7 +69,7 @@ class IINConfig:
 
 
 class IIN(Learner):
-    """Frozen stages; a plastic common path (inter); a light module a type, closed when its experience ends (intra)."""
+    """Frozen stages; a plastic common path (inter); a stage a type, closed when its experience ends (intra)."""
 
     config_type = IINConfig
 
@@ -138,7 +138,7 @@ class IIN(Learner):
 
     def frozen_key(self) -> str:
         """The frozen stages' weights, and what is read from them."""
-        return self.trunk.key() + "-statistics-map"
+        return self.trunk.key("statistics-map")
 
     def _split(self, frozen: Tensor) -> tuple[Tensor, Tensor]:
         """`frozen` as standardised statistics (B, F) and the last map (B, C, H, W)."""

@@ -51,8 +51,7 @@ class Plain(Learner):
         self.still = config.pooling == "statistics"
         if self.still:
             self.trunk.high = nn.Sequential()
-            self.channels = self.trunk.level_channels
-            count = 3 * sum(self.channels)
+            count = 3 * sum(self.trunk.level_channels)
             self.standard = Standardise(count)
             self.squeeze = nn.Linear(count, config.features)
             self.head = nn.Linear(config.features, 1)
@@ -67,32 +66,29 @@ class Plain(Learner):
     def frozen(self, images: Tensor) -> Tensor | None:
         """What the trunk's frozen stages say: their statistics, or with pooling=mean their last map."""
         if self.still:
-            return self.trunk.still(images)
+            return self.trunk.statistics(images)
         return self.trunk.flat(images) if len(self.trunk.low) else None
-
-    def _statistics(self, frozen: Tensor) -> Tensor:
-        return self.trunk.unpack(frozen, self.channels)[0]
 
     def frozen_key(self) -> str:
         """The frozen stages' weights, and what is read from them."""
-        return self.trunk.key() + ("" if self.still else "-map")
+        return self.trunk.key("statistics" if self.still else "map")
 
     def meet(self, faces: Iterable[Batch]) -> None:
         """The first faces ever met give the scale of the statistics."""
         if self.still and not bool(self.standard.met):
-            self.standard.meet(torch.cat([self._statistics(self.seen(batch)) for batch in faces]))
+            self.standard.meet(torch.cat([self.seen(batch) for batch in faces]))
 
     def judge(self, frozen: Tensor) -> Output:
         """What the frozen stages said to an Output."""
         if not self.still:
-            return self._pooled(self.trunk.high(self.trunk.unflat(frozen)))
-        hidden = self.squeeze(F.dropout(self.standard(self._statistics(frozen)), self.config.dropout, self.training))
+            return self._pooled(self.trunk.rest(frozen))
+        hidden = self.squeeze(F.dropout(self.standard(frozen), self.config.dropout, self.training))
         return Output(z=self.head(torch.relu(hidden)).squeeze(1), features={"common": hidden})
 
     def forward(self, images: Tensor) -> Output:
         """(B, 3, S, S) to logit and the feature "common" (B, D)."""
         if self.still:
-            return self.judge(self.trunk.still(images))
+            return self.judge(self.trunk.statistics(images))
         return self._pooled(self.trunk(images))
 
     def _pooled(self, maps: Tensor) -> Output:

@@ -16,7 +16,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffd_continual.scenarios.errors import FFDError
@@ -188,13 +187,9 @@ class Trunk(nn.Module):
         with torch.set_grad_enabled(x.requires_grad):
             return self.low(x)  # type: ignore[no-any-return]
 
-    def still(self, images: Tensor) -> Tensor:
-        """All that the frozen stages say: level statistics (B, F), then the two last levels' maps at the finer one's
-        size, flattened; `unpack` takes them apart. One layout for every learner, so that kept features are shared."""
-        levels = self.levels(images)
-        side = (levels[-2].shape[-2], levels[-2].shape[-1])
-        maps = [levels[-2], F.interpolate(levels[-1], size=side, mode="nearest")]
-        return torch.cat([level_statistics(levels), *(m.flatten(1) for m in maps)], dim=1)
+    def statistics(self, images: Tensor) -> Tensor:
+        """What the levels of the frozen stages say, without places: (B, 3 * sum C_l)."""
+        return level_statistics(self.levels(images))
 
     def flat(self, images: Tensor) -> Tensor:
         """The frozen stages' last map, flattened (B, C * h * w), for learners that train the stages behind it."""
@@ -205,25 +200,21 @@ class Trunk(nn.Module):
         side = round((flat.shape[1] / self.low_channels) ** 0.5)
         return flat.reshape(len(flat), self.low_channels, side, side)
 
+    def rest(self, flat: Tensor) -> Tensor:
+        """`flat`'s answer through the trained stages, to the last map (B, C, h, w)."""
+        return self.high(self.unflat(flat))  # type: ignore[no-any-return]
+
     @property
     def level_channels(self) -> list[int]:
         """Channels C_l of `levels`."""
         return [m.shape[1] for m in self.levels(torch.zeros(1, 3, 64, 64))]
 
-    @staticmethod
-    def unpack(still: Tensor, channels: list[int]) -> tuple[Tensor, Tensor]:
-        """`still` as statistics (B, 3 * sum C_l) and maps (B, C, H, W), C of the two last levels."""
-        count, depth = 3 * sum(channels), sum(channels[-2:])
-        flat = still[:, count:]
-        side = round((flat.shape[1] / depth) ** 0.5)
-        return still[:, :count], flat.reshape(len(flat), depth, side, side)
-
-    def key(self) -> str:
-        """Names the frozen stages by their weights: 16 hex digits."""
+    def key(self, read: str) -> str:
+        """Names what is read from the frozen stages, and them by their weights: 16 hex digits and `read`."""
         digest = hashlib.sha256()
         for name, value in self.low.state_dict().items():
             digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return f"{digest.hexdigest()[:16]}-{read}"
 
     @torch.no_grad()
     def levels(self, images: Tensor) -> list[Tensor]:
