@@ -1,0 +1,1 @@
+"""From videos and pictures to face crops and a manifest."""
