@@ -68,7 +68,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """``items`` that are on the disk; ``missing``: paths that the official listing names and the disk lacks; remarks."""
+    """``items`` that are there; ``missing``: paths that the official listing names and the disk lacks; remarks."""
 
     items: tuple[Item, ...]
     missing: tuple[str, ...] = ()
