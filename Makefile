@@ -41,8 +41,9 @@ install: $(STAMP) ## .venv with the pinned packages and this one, editable
 demo: install ## the experiment that needs no data set
 	$(VENV)/bin/ffd run demo
 
+# Two processes of one thread each: a file's tests stay together, for its fixtures are made once a process.
 test: lint types ## lint, types and the default test suite
-	OMP_NUM_THREADS=$(THREADS) OPENBLAS_NUM_THREADS=$(THREADS) $(PY) -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -q -n $(THREADS) --dist loadfile
 
 test-slow: install ## the tests that take minutes
 	OMP_NUM_THREADS=$(THREADS) OPENBLAS_NUM_THREADS=$(THREADS) $(PY) -m pytest -m slow
