@@ -111,11 +111,22 @@ def _shuffled(table: FaceTable, config: RunConfig, learner: Learner) -> FaceTabl
 
 def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFrame], None]) -> Parts:
     """Build the parts of a run. All checks of the input happen here, before any training."""
-    device = choose_device(config.train.device)
     manifest = open_data(config, cache)
     scenario = build_scenario(manifest, config.scenario)
     for note in scenario.notes:
         say(note)
+    return assemble_parts(config, manifest, scenario, cache, report_skipped)
+
+
+def assemble_parts(
+    config: RunConfig,
+    manifest: Manifest,
+    scenario: Scenario,
+    cache: Path,
+    report_skipped: Callable[[pd.DataFrame], None],
+) -> Parts:
+    """The same for a scenario whose rows are laid out already, as a lineage's are."""
+    device = choose_device(config.train.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fork_seeded(config.seed, 3))
         learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]

@@ -1,7 +1,7 @@
 """A lineage: a detector in use, as a folder of numbered versions of which one is promoted.
 
     LINEAGE/lineage.json     format of the folder, and the salt of its log
-    LINEAGE/versions/0001/   a run folder each, with its last checkpoint; nothing in it changes but by erasure and pruning
+    LINEAGE/versions/0001/   a run folder each, with its last checkpoint; only erasure and pruning ever change it
     LINEAGE/promoted         number of the version in use
     LINEAGE/candidate/       the version under way, if any; it gets its number when it is renamed into versions/
     LINEAGE/faces/           copies of the pictures that the lineage keeps, named by their content's SHA-256
