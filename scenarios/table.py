@@ -69,7 +69,8 @@ def _window(length: int, crop: float) -> tuple[int, int]:
     return (length - inner) // 2, inner
 
 
-def _fit(image: Bytes, size: int, crop: float) -> Bytes:
+def fit_picture(image: Bytes, size: int, crop: float) -> Bytes:
+    """The central share `crop` of a picture (H, W, 3) or mask (H, W) at the learner's size S: (S, S, ...)."""
     if crop < 1.0:
         (top, height), (left, width) = (_window(side, crop) for side in image.shape[:2])
         image = image[top : top + height, left : left + width]
@@ -114,7 +115,7 @@ class _Preparer:
         if profile is not None:
             rng = keyed_generator(self.seed, int(row["manifest_row"]), _profile_key(profile.name))
             image = apply_profile(image, profile, rng)
-        return _fit(image, self.size, self.crop)
+        return fit_picture(image, self.size, self.crop)
 
     def _mask(self, row: pd.Series, image: Bytes, pair: Bytes | None) -> Bytes | None:
         """What the forgery changed, told from the files themselves, before any camera; None where it is not known."""
@@ -131,7 +132,7 @@ class _Preparer:
         pair = read_picture(row["pair"]) if used else None
         mask = self._mask(row, image, pair) if self.need_mask else None
         if mask is not None:
-            mask = np.where(_fit(mask, self.size, self.crop) >= 128, 255, 0).astype(np.uint8)
+            mask = np.where(fit_picture(mask, self.size, self.crop) >= 128, 255, 0).astype(np.uint8)
         shown = self._through_camera(pair, row) if pair is not None and self.need_pair else None
         return _Prepared(self._through_camera(image, row), mask, shown, (image.shape[0], image.shape[1]))
 
