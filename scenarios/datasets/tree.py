@@ -14,13 +14,26 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from ffd_continual.scenarios.datasets.listing import Kind
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import PICTURE_SUFFIXES
 
-__all__ = ["PICTURE_SUFFIXES", "VIDEO_SUFFIXES", "Tree", "bad_list", "chosen", "order", "stem", "unsafe"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "Clip",
+    "Tree",
+    "bad_list",
+    "chosen",
+    "join",
+    "order",
+    "stem",
+    "unsafe",
+]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"})
 MAX_LIST_BYTES = 512 * 2**20  # the largest official list known here has some 20 MB
@@ -50,6 +63,11 @@ def order(name: str) -> tuple[tuple[str, int], ...]:
     return (*zip(texts, numbers, strict=True), (name, -1))
 
 
+def join(*parts: str) -> str:
+    """A path of those parts that are not empty."""
+    return "/".join(part for part in parts if part)
+
+
 def stem(path: str) -> str:
     """File name without its suffix."""
     return PurePosixPath(path).stem
@@ -71,6 +89,14 @@ def bad_list(path: Path | str, line: int | None, wrong: str, advice: str) -> FFD
     """The error of a list that is not the official one, to be raised; ``line`` counts from 1."""
     where = f"{path}, line {line}" if line is not None else str(path)
     return FFDError(f"{where}: {wrong}. {advice}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file or a folder of its frames, by its path from the root."""
+
+    path: str
+    kind: Kind
 
 
 class Tree:
@@ -147,6 +173,20 @@ class Tree:
         names = [e.name for e in self._entries(folder) if e.is_file() and _suffix(e.name) in suffixes]
         return [f"{folder}/{name}" if folder else name for name in names]
 
+    def clips(self, *folders: str, frames: str = "") -> dict[str, Clip]:
+        """Videos by their names without suffix, the first folder's first; and folders of frames in ``frames`` beside.
+
+        A name that a folder holds twice (071.mp4 and 071.avi) is left out the second time, with a note.
+        """
+        found: dict[str, Clip] = {}
+        for folder in folders:
+            for path in self.files(folder, VIDEO_SUFFIXES):
+                if found.setdefault(stem(path), Clip(path, "video")).path != path:
+                    self.leave_out(path, "another file has that name and place")
+        for name in self.folders(frames) if frames else ():
+            found.setdefault(name, Clip(f"{frames}/{name}", "frames"))
+        return found
+
     def walk(self, folder: str, suffixes: Collection[str]) -> list[str]:
         """As `files`, of ``folder`` and all below it. A link to a folder above is not walked round for ever."""
         return list(self._walk(folder, suffixes, set())) if self.is_folder(folder) else []
@@ -214,6 +254,19 @@ class Tree:
             raise bad_list(where, None, f"is no JSON that can be used ({error})", "Download the file again.") from error
         return value
 
+    def entries(self, path: str) -> list[tuple[int, object]]:
+        """(line number from 1, element) of a JSON file that is one list."""
+        where = self.root / path
+        if not isinstance(self.json(path), list):
+            raise bad_list(where, None, "is no JSON list", "Download the file again.")
+        text, decoder, found = self.text(path), json.JSONDecoder(), []
+        at = text.index("[") + 1
+        while text[(at := _after(text, at))] != "]":
+            value, end = decoder.raw_decode(text, at)
+            found.append((text.count("\n", 0, at) + 1, value))
+            at = end
+        return found
+
     def table(self, path: str, columns: Sequence[str], delimiter: str = ",") -> list[tuple[int, dict[str, str]]]:
         """(line number, row) of a CSV file with a header. Raises FFDError where one of ``columns`` is not in it."""
         reader = csv.DictReader(self.text(path).splitlines(), delimiter=delimiter, restkey="", restval="")
@@ -233,6 +286,12 @@ class Tree:
             ]
         except csv.Error as error:
             raise bad_list(where, reader.line_num, f"is no CSV ({error})", "Download the file again.") from error
+
+
+def _after(text: str, at: int) -> int:
+    """Where the next element or the end of a JSON list begins."""
+    found = re.compile(r"[\s,]*").match(text, at)
+    return found.end() if found else at
 
 
 def _suffix(name: str) -> str:
