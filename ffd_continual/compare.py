@@ -24,8 +24,10 @@ from ffd_continual.matrix import TRACES
 from ffd_continual.matrix_intervals import summarise_with_ci
 from ffd_continual.run_folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.video_level import VideoRule
 
-METRICS = ("auc", "acc", *TRACES)
+VIDEO_METRICS = ("auc", "acc")
+METRICS = (*VIDEO_METRICS, *TRACES)
 SHOWN = ("aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt", "unseen")
 COSTS = ("train_seconds", "step_ms", "stored_bytes", "learner_bytes", "parameters", "judge_ms_per_face")
 NEEDED = ("summary.json", "predictions.parquet", "matrix.parquet")  # of a finished run, beside its config.yaml
@@ -76,6 +78,8 @@ class Method:
     aa_curve: dict[int, float]
     unseen_curve: dict[int, float]
     type_curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    videos: dict[tuple[str, str], Estimate] = field(default_factory=dict)  # figures at video level; {}: no videos
+    video_words: str = ""  # what a video's score is
 
     @property
     def seeds(self) -> list[int]:
@@ -172,7 +176,8 @@ def _mixed(runs: Sequence[FinishedRun]) -> set[str]:
 
 
 def _settings_differ(runs: Sequence[FinishedRun]) -> bool:
-    kept = [{k: v for k, v in run.config.items() if k not in ("seed", "name")} for run in runs]
+    # How a run is measured makes no other method.
+    kept = [{k: v for k, v in run.config.items() if k not in ("seed", "name", "evaluation")} for run in runs]
     return any(config != kept[0] for config in kept)
 
 
@@ -235,17 +240,33 @@ def _summary(run: FinishedRun, self_made: Sequence[str]) -> dict[str, Any]:
     return summarise_with_ci(predictions, run.order, self_made, samples=RESAMPLES, seed=run.seed)
 
 
-def _method(name: str, runs: Sequence[FinishedRun], self_made: Sequence[str]) -> Method:
-    mine = sorted(runs, key=lambda run: run.seed)
-    summaries = [_summary(run, self_made) for run in mine]
-    figures = {
+def _videos(run: FinishedRun, self_made: Sequence[str]) -> dict[str, Any]:
+    """The summary at video level; {} where the run's faces are no frames of videos, or it was measured before that."""
+    stored: dict[str, Any] = run.summary.get("videos") or {}
+    if not stored or sorted(stored.get("self_made", [])) == sorted(self_made):
+        return stored
+    predictions = pd.read_parquet(run.path / "predictions.parquet")
+    rule = VideoRule(stored["rule"]["video"], stored["rule"]["video_share"])
+    return summarise_with_ci(predictions, run.order, self_made, "video", samples=RESAMPLES, seed=run.seed, rule=rule)
+
+
+def _estimates(summaries: Sequence[dict[str, Any]], metrics: Sequence[str]) -> dict[tuple[str, str], Estimate]:
+    return {
         (metric, figure): estimate(
             [summary.get(metric, {}).get(figure) for summary in summaries],
             summaries[0].get(metric, {}).get("ci", {}).get(figure),
         )
-        for metric in METRICS
+        for metric in metrics
         for figure in SHOWN
     }
+
+
+def _method(name: str, runs: Sequence[FinishedRun], self_made: Sequence[str]) -> Method:
+    mine = sorted(runs, key=lambda run: run.seed)
+    summaries = [_summary(run, self_made) for run in mine]
+    figures = _estimates(summaries, METRICS)
+    videos = [_videos(run, self_made) for run in mine]
+    rules = {video["rule"]["words"] for video in videos if video}
     interval, boot = OVER_SEEDS, summaries[0].get("bootstrap", {})
     if len(mine) == 1:
         interval = f"{OVER_TEST} {boot['unit']}" if boot.get("samples") else NO_INTERVAL
@@ -264,6 +285,8 @@ def _method(name: str, runs: Sequence[FinishedRun], self_made: Sequence[str]) ->
             for on in mine[0].order
             if all(on in c for c in per_type)
         },
+        _estimates(videos, VIDEO_METRICS) if len(rules) == 1 and all(videos) else {},
+        rules.pop() if len(rules) == 1 else "",
     )
 
 
@@ -271,4 +294,8 @@ def methods_of(runs: Sequence[FinishedRun]) -> list[Method]:
     """The runs' methods in the order given, each with all its seeds."""
     self_made = self_made_by_any(runs)
     names = dict.fromkeys(run.method for run in runs)
-    return [_method(name, [run for run in runs if run.method == name], self_made) for name in names]
+    found = [_method(name, [run for run in runs if run.method == name], self_made) for name in names]
+    rules = {method.video_words for method in found}
+    if len(rules) > 1:  # of other rules, or not all of videos: not to be set side by side
+        return [replace(method, videos={}, video_words="") for method in found]
+    return found

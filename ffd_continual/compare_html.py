@@ -18,6 +18,7 @@ from ffd_continual.compare_tables import (
     cost_columns,
     intervals_used,
     trace_columns,
+    video_rows,
 )
 from ffd_continual.report_charts import Line, Panel, escape
 from ffd_continual.report_html import page, panels, show, table
@@ -65,6 +66,13 @@ def _figures(methods: Sequence[Method]) -> str:
     ]
     heads = ["Method", "Seeds", *(head for _, head in keys)]
     return table(heads, rows, set(range(1, len(heads))), stack=True)
+
+
+def _videos(methods: Sequence[Method]) -> str:
+    heads, rows = video_rows(methods, lambda one: _figure(one, False))
+    words = f"<p>The same figures with one score a video: the {escape(methods[0].video_words)}.</p>"
+    rows = [[escape(row[0]), *row[1:]] for row in rows]
+    return words + table(["Method", *heads[1:]], rows, set(range(1, len(heads))), stack=True)
 
 
 def _difference(gap: Difference | None) -> list[str]:
@@ -206,6 +214,8 @@ def comparison_page(
         " read it beside the diagonal, the AUC when just learnt: what was never learnt cannot be forgotten.</p>"
     )
     parts = [("figures", "Figures", lead + _figures(methods))]
+    if methods[0].videos:
+        parts.append(("videos", "Video level", _videos(methods)))
     if compared.differences:
         parts.append(("differences", "Differences", _differences(methods, compared)))
     parts.append(("curves", "Forgetting curves", _curves(methods)))

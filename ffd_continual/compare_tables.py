@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -85,6 +85,8 @@ def csv_table(methods: Sequence[Method], compared: Compared) -> pd.DataFrame:
             for figure in SHOWN if metric not in TRACES else ("aa", "unseen"):
                 one = method.figures[(metric, figure)]
                 row |= {f"{metric}_{figure}{end}": v for end, v in zip(("", "_low", "_high"), one, strict=True)}
+        for (metric, figure), one in method.videos.items():
+            row |= {f"video_{metric}_{figure}{end}": v for end, v in zip(("", "_low", "_high"), one, strict=True)}
         row |= {key: method.costs[key] for key in COSTS}
         row["baseline"] = compared.baseline
         for figure in FIGURES:
@@ -127,6 +129,13 @@ def _rows(methods: Sequence[Method], show: Show) -> tuple[list[str], list[list[s
     return heads, rows
 
 
+def video_rows(methods: Sequence[Method], show: Show) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the figures at video level; no rows where the runs' faces are no frames of videos."""
+    columns = [("auc", figure) for figure in HEADS] + [("acc", "aa"), ("acc", "unseen")]
+    heads = ["Video level", *HEADS.values(), "ACC", "ACC, unseen"]
+    return heads, [[m.name, *(show(m.videos[key]) for key in columns)] for m in methods if m.videos]
+
+
 def _paired_rows(methods: Sequence[Method], compared: Compared, between: str) -> tuple[list[str], list[list[str]]]:
     heads = ["Method", *(f"{PAIRED_HEADS[figure]} minus {compared.baseline}" for figure in FIGURES)]
     others = [method.name for method in methods if method.name != compared.baseline]
@@ -136,6 +145,8 @@ def _paired_rows(methods: Sequence[Method], compared: Compared, between: str) ->
 def notes(methods: Sequence[Method], compared: Compared) -> list[str]:
     """What the figures and intervals mean, a sentence each."""
     said = [f"Frame-level AUC, mean over seeds, 95 % interval ({intervals_used(methods)})."]
+    if methods[0].videos:
+        said.append(f"Score of a video: {methods[0].video_words}.")
     if compared.differences:
         drawn = f"cluster bootstrap over {compared.groups} {compared.unit}, seeds averaged"
         said.append(f"Differences: 95 % interval, {drawn}; * excludes 0.")
@@ -149,7 +160,12 @@ def markdown(methods: Sequence[Method], compared: Compared) -> str:
         lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
-    parts = [grid(*_rows(methods, lambda one: f"{_number(one.value)} {_spread(one)}".strip()))]
+    def shown(one: Estimate) -> str:
+        return f"{_number(one.value)} {_spread(one)}".strip()
+
+    parts = [grid(*_rows(methods, shown))]
+    if methods[0].videos:
+        parts.append(grid(*video_rows(methods, shown)))
     if compared.differences:
         heads, rows = _paired_rows(methods, compared, " ")
         parts.append(grid(heads, [[cell.replace("*", r"\*") for cell in row] for row in rows]))
@@ -178,6 +194,8 @@ def latex(methods: Sequence[Method], compared: Compared) -> str:
         return f"${one.value:.3f}$" + (rf" {{\scriptsize ${_spread(one)}$}}" if _spread(one) else "")
 
     parts = [grid(*_rows(methods, number)).replace(DASH, "--")]
+    if methods[0].videos:
+        parts.append(grid(*video_rows(methods, number)).replace(DASH, "--"))
     if compared.differences:
         heads, rows = _paired_rows(methods, compared, " ")
         parts.append(grid(heads, [[row[0], *(f"${c}$" if c != DASH else "--" for c in row[1:])] for row in rows]))
@@ -200,12 +218,19 @@ def terminal(methods: Sequence[Method], compared: Compared) -> str:
         return f" [{low:{sign}.3f},{high:{sign}.3f}]" if math.isfinite(low) else ""
 
     short = _short([method.name for method in methods], 18)
-    lines = [f"{'method':18s}{'n':>3s} {'AA':21s}{'diag':>6s}{'forget':>7s}  {'unseen':21s}".rstrip()]
-    for method in methods:
-        f = {figure: method.figures[("auc", figure)] for figure in HEADS}
-        wide = [_number(f[n].value) + interval(f[n].low, f[n].high, "") for n in ("aa", "unseen")]
-        narrow = f"{_number(f['diagonal'].value):>6s}{_number(f['forgetting_signed'].value):>7s}"
-        lines.append(f"{short[method.name]:18s}{len(method.runs):>3d} {wide[0]:21s}{narrow}  {wide[1]:21s}".rstrip())
+
+    def figures(head: str, at: Callable[[Method], Mapping[tuple[str, str], Estimate]]) -> list[str]:
+        said = [f"{head:18s}{'n':>3s} {'AA':21s}{'diag':>6s}{'forget':>7s}  {'unseen':21s}".rstrip()]
+        for method in methods:
+            f = {figure: at(method)[("auc", figure)] for figure in HEADS}
+            wide = [_number(f[n].value) + interval(f[n].low, f[n].high, "") for n in ("aa", "unseen")]
+            narrow = f"{_number(f['diagonal'].value):>6s}{_number(f['forgetting_signed'].value):>7s}"
+            said.append(f"{short[method.name]:18s}{len(method.runs):>3d} {wide[0]:21s}{narrow}  {wide[1]:21s}".rstrip())
+        return said
+
+    lines = figures("method", lambda m: m.figures)
+    if methods[0].videos:
+        lines += ["", *figures("video level", lambda m: m.videos)]
     if compared.differences:
         lines += ["", f"{'minus ' + short[compared.baseline]:26s}{'AA':27s}unseen"]
         for method in methods:

@@ -23,6 +23,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.streams import ScenarioConfig
 from ffd_continual.scenarios.views import ViewConfig
 from ffd_continual.strategies.template import TrainConfig
+from ffd_continual.video_level import VideoRule
 
 T = TypeVar("T")
 
@@ -34,6 +35,13 @@ class EvaluationConfig:
     bootstrap: int = 1000  # resamples of persons or videos for each confidence interval
     samples: int = 3  # pictures a forgery in the report
     controls: bool = True  # border probe and shallow baselines beside the scenario
+    video: str = "mean"  # a video's score from its frames': "mean", "top" or "vote" (video_level.py)
+    video_share: float = 0.25  # of a video's frames, the highest, that "top" takes the mean of
+
+    @property
+    def video_rule(self) -> VideoRule:
+        """Raises FFDError where it is none."""
+        return VideoRule(self.video, self.video_share)
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,7 @@ def config_from(values: Any) -> RunConfig:
 
 
 def _check_numbers(config: RunConfig) -> None:
+    _ = config.evaluation.video_rule  # an unknown rule is an error here, not after training
     limits = {
         "train.steps": (config.train.steps, 1),
         "train.batch": (config.train.batch, 4),

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ffd_continual.metrics import mask_iou, pixel_auc, threshold_for_accuracy
 from ffd_continual.metrics_calibration import Calibration, fit_platt
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Learner, Output
+from ffd_continual.video_level import MEAN, VideoRule, video_threshold
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Judges faces. Calibration and threshold were chosen on validation faces of the seen experiences."""
+    """Judges faces. Calibration and threshold come from validation faces of the seen experiences (facts.py)."""
 
     learner: Learner
     decide: Callable[[Output], Tensor]
     calibration: Calibration
     threshold: float  # on z
+    video_threshold: float | None = None  # on a video's score; None: that of frames
+    valid: pd.DataFrame = field(default_factory=pd.DataFrame)  # the validation faces' scores, for facts.py
 
 
-def calibrated(learner: Learner, decide: Callable[[Output], Tensor], valid: Iterable[Batch]) -> Detector:
-    """Fit calibration and threshold on validation batches; without any, p = sigmoid(z) and the threshold is 0."""
+def calibrated(
+    learner: Learner,
+    decide: Callable[[Output], Tensor],
+    valid: Iterable[Batch],
+    videos: NDArray[np.str_] | None = None,
+    rule: VideoRule = MEAN,
+) -> Detector:
+    """Fit calibration and thresholds on validation batches; without any, p = sigmoid(z) and the threshold is 0.
+
+    videos: name of the video of every row of the run, "" for none; `rule` turns frames into videos.
+    """
     scores = score_faces(learner, decide, valid)
     if scores.empty:
         return Detector(learner, decide, Calibration(), 0.0)
     labels, z = scores["label"].to_numpy(), scores["z"].to_numpy()
-    return Detector(learner, decide, fit_platt(labels, z), threshold_for_accuracy(labels, z))
+    whole = None if videos is None else video_threshold(labels, z, videos[scores["row"].to_numpy()], rule)
+    return Detector(learner, decide, fit_platt(labels, z), threshold_for_accuracy(labels, z), whole, scores)
 
 
 @torch.no_grad()
@@ -81,9 +95,11 @@ def _localised(table: pd.DataFrame, trace: Tensor, batch: Batch) -> None:
 
 
 def judge(detector: Detector, batches: Iterable[Batch]) -> pd.DataFrame:
-    """`score_faces` with the calibrated probability `p` and the `threshold`."""
+    """`score_faces` with the calibrated probability `p`, the `threshold` and, where there is one, `video_threshold`."""
     scores = score_faces(detector.learner, detector.decide, batches)
     if not scores.empty:
         scores["p"] = detector.calibration.apply(scores["z"].to_numpy())
         scores["threshold"] = detector.threshold
+        if detector.video_threshold is not None:
+            scores["video_threshold"] = detector.video_threshold
     return scores

@@ -26,6 +26,7 @@ from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.source_probe import source_probe
 from ffd_continual.trace_prior import trace_prior
+from ffd_continual.video_level import has_videos
 
 
 def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds: float, eval_seconds: float) -> Path:
@@ -34,12 +35,17 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
     predictions = pd.concat([pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
     samples = config.evaluation.bootstrap
-    # Pictures without videos have one level: the other would repeat every figure.
-    levels = ("frame", "video") if (predictions["video"].fillna("") != "").any() else ("frame",)
-    matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed, levels=levels)
+    # Pictures, and videos of one frame, have one level: the other would repeat every figure.
+    videos, rule = has_videos(predictions), config.evaluation.video_rule
+    levels = ("frame", "video") if videos else ("frame",)
+    matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed, levels=levels, rule=rule)
     write_table(folder.path / "matrix.parquet", matrix)
     self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)})
     summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=config.seed)
+    if videos:
+        summary["videos"] = summarise_with_ci(
+            predictions, order, self_made, "video", samples=samples, seed=config.seed, rule=rule
+        )
     costs = measure_costs(parts)
     summary |= {
         "seconds": {"train": train_seconds, "measure": eval_seconds},

@@ -4,9 +4,10 @@ The matrix is a tidy table with columns after (int, -1 = the untrained model), o
 "unseen" or "valid"), metric, level ("frame" or "video"), value, low, high (95 % interval, NaN where not asked for).
 
 Predictions, one row a model and test face: after, on, stream, label (1 = forged), z (higher = more forged); and where
-known row (in the manifest), path, forgery, identity, video, p (calibrated probability), threshold (on z, chosen on
-validation, one value an `after`), iou and pixel_auc (of the trace map on a forged face whose mask is known; IoU at
-probability 0.5, sigmoid of the map's logit). Any measure can be recomputed from them.
+known row (in the manifest), path, forgery, dataset, identity, video, p (calibrated probability), threshold (on z,
+chosen on validation, one value an `after`), video_threshold (the same on a video's score, see video_level.py), iou
+and pixel_auc (of the trace map on a forged face whose mask is known; IoU at probability 0.5, sigmoid of the logit).
+Any measure can be recomputed from them.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from ffd_continual.metrics import (
     draw_counts,
     percentile_interval,
     resample,
-    video_level,
 )
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.video_level import MEAN, VideoRule, names_in, video_level
 
 MATRIX_COLUMNS = ("after", "on", "stream", "metric", "level", "value", "low", "high")
 KEYS = ("after", "on", "stream")
@@ -60,10 +61,10 @@ def resampling_groups(predictions: pd.DataFrame) -> tuple[str, NDArray[np.int64]
     for word, column in (("persons", "identity"), ("videos", "video"), ("faces", "path"), ("faces", "row")):
         if column not in predictions.columns:
             continue
-        names = predictions[column].fillna("").astype(str).to_numpy()
+        names = names_in(predictions, column)
         fill = (keys == "") & (names != "")
         if fill.any():
-            keys[fill] = np.char.add(f"{column}:", names[fill].astype(str))
+            keys[fill] = np.char.add(f"{column}:", names[fill])
             used.append(word)
     alone = np.flatnonzero(keys == "")
     if len(alone):
@@ -97,21 +98,27 @@ class Cell(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def cells_of(predictions: pd.DataFrame, level: str, score: str = "z") -> Iterator[Cell]:
-    """Every (after, on, stream) with the score columns it has: z, margin = z - threshold, p, iou, pixel_auc."""
+def cells_of(predictions: pd.DataFrame, level: str, score: str = "z", rule: VideoRule = MEAN) -> Iterator[Cell]:
+    """Every (after, on, stream) with the score columns it has: z, margin = z - threshold, p, iou, pixel_auc.
+
+    At level "video" a cell holds videos, by the rule, and the margin is that of their own threshold where one is known.
+    """
     table = predictions.reset_index(drop=True)
+    videos = names_in(table, "video") if level == "video" else np.zeros(0, dtype=str)
+    column = "video_threshold" if level == "video" and rule.way != "vote" else "threshold"
     for (after, on, stream), part in table.groupby(list(KEYS), sort=False):
         columns = {"z": part[score].to_numpy(np.float64)}
-        if "threshold" in part.columns and part["threshold"].notna().all():
-            columns["margin"] = (part["z"] - part["threshold"]).to_numpy(np.float64)
+        cut = column if column in part.columns and part[column].notna().all() else "threshold"
+        if cut in part.columns and part[cut].notna().all():
+            columns["margin"] = (part["z"] - part[cut]).to_numpy(np.float64)
         if "p" in part.columns and part["p"].notna().all():
             columns["p"] = part["p"].to_numpy(np.float64)
         labels, rows = part["label"].to_numpy(), part.index.to_numpy()
         forged, _ = as_labels_and_scores(labels, columns["z"])
         if level == "video":
-            names = part["video"].fillna("").astype(str).to_numpy() if "video" in part.columns else [""] * len(part)
-            videos = video_level(labels, columns, np.asarray(names, dtype=str))
-            forged, rows, columns = videos["label"].astype(bool), rows[videos["first"]], {k: videos[k] for k in columns}
+            found = video_level(labels, columns, videos[rows], rule)
+            columns = {k: found[k] for k in columns if k in found}
+            forged, rows = found["label"].astype(bool), rows[found["first"]]
         else:
             for trace in TRACES:
                 if trace in part.columns and part[trace].notna().any():
@@ -126,12 +133,14 @@ def matrix_from_predictions(
     score: str = "z",
     levels: Sequence[str] = ("frame", "video"),
     intervals_of: Collection[str] = ("auc", "acc", *TRACES),
+    rule: VideoRule = MEAN,
 ) -> pd.DataFrame:
     """Every measure of every (after, on, stream), see the module's text for both tables.
 
     score: the column that ranks, z or another one such as z_common. samples > 0 adds 95 % intervals to the measures
-    in `intervals_of`, by drawing persons or videos. A measure without its column (acc without threshold, ece without
-    p) is left out; one that does not exist (one class) is NaN. FFDError on missing columns, doubled rows, NaN scores.
+    in `intervals_of`, by drawing persons or videos. rule: what a video's score is. A measure
+    without its column (acc without threshold, ece without p) is left out; one that does not exist (one class) is NaN.
+    FFDError on missing columns, doubled rows, NaN scores.
     """
     check_columns(predictions, (*KEYS, "label", "z", score), "the table of predictions")
     if "row" in predictions.columns and predictions["row"].notna().all():
@@ -142,7 +151,7 @@ def matrix_from_predictions(
     counts = draw_counts(count, samples, np.random.default_rng(seed)) if samples and count > 1 else np.zeros((0, count))
     rows: list[tuple[Any, ...]] = []
     for level in levels:
-        for cell in cells_of(predictions, level, score):
+        for cell in cells_of(predictions, level, score, rule):
             for name, (metric, column) in MEASURED.items():
                 if column not in cell.columns:
                     continue

@@ -20,6 +20,7 @@ from ffd_continual.matrix import (
     summarised,
 )
 from ffd_continual.metrics import Floats, draw_counts, percentile_interval, resample
+from ffd_continual.video_level import MEAN, VideoRule
 
 LINES = {
     "aa": "average (AA)",
@@ -41,6 +42,7 @@ def summarise_with_ci(
     metrics: Sequence[str] = (),
     samples: int = 1000,
     seed: int = 0,
+    rule: VideoRule = MEAN,
 ) -> dict[str, Any]:
     """`summarise`, and for each metric "ci": {figure: [low, high]}; "bootstrap": unit, groups, samples, skipped.
 
@@ -48,7 +50,7 @@ def summarise_with_ci(
     their interval does not hold the spread that both terms share. A resample in which a needed cell has one class only
     is skipped for that figure, and the most skipped of any figure is reported. Predictions as in `matrix`.
     """
-    matrix = matrix_from_predictions(predictions, levels=(level,))
+    matrix = matrix_from_predictions(predictions, levels=(level,), rule=rule)
     metrics = metrics or summarised(matrix, level)
     result = summarise(matrix, order, self_made, level, metrics)
     last = int(result["after"])
@@ -58,7 +60,7 @@ def summarise_with_ci(
     for metric in metrics:
         measure, column = MEASURED[metric]
         cells: dict[str, dict[tuple[int, str], Floats]] = {"test": {}, "unseen": {}}
-        for cell in cells_of(predictions, level):
+        for cell in cells_of(predictions, level, rule=rule):
             if cell.stream in cells and column in cell.columns:
                 draws = resample(measure, cell.labels, cell.columns[column], groups[cell.rows], counts)
                 cells[cell.stream][(cell.after, cell.on)] = draws
@@ -71,6 +73,8 @@ def summarise_with_ci(
             intervals[figure] = [number(found.low), number(found.high)]
             skipped = max(skipped, found.skipped)
         result[metric]["ci"] = intervals
+    if level == "video":
+        result["rule"] = {"video": rule.way, "video_share": rule.share, "words": rule.words}
     result["bootstrap"] = {"unit": unit, "groups": count, "samples": len(counts), "skipped": skipped, "seed": seed}
     return result
 
@@ -86,9 +90,8 @@ def _cell(value: float, learnt: bool) -> str:
     return f"{value:.3f} " if learnt else f"({value:.3f})"
 
 
-def _figure_lines(summary: dict[str, Any]) -> list[str]:
-    metrics = [m for m in summary if isinstance(summary[m], dict) and "aa_curve" in summary[m]][:2]
-    lines = [f"{'':20s}" + "".join(f"{m.upper():24s}" for m in metrics).rstrip()]
+def _table(summary: dict[str, Any], metrics: Sequence[str]) -> list[str]:
+    lines = []
     for figure, words in LINES.items():
         texts = []
         for metric in metrics:
@@ -97,6 +100,16 @@ def _figure_lines(summary: dict[str, Any]) -> list[str]:
             text = "-" if value is None else f"{value:.3f}"
             texts.append(text + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""))
         lines.append((f"{words:20s}" + "".join(f"{t:24s}" for t in texts)).rstrip())
+    return lines
+
+
+def _figure_lines(summary: dict[str, Any]) -> list[str]:
+    metrics = [m for m in summary if isinstance(summary[m], dict) and "aa_curve" in summary[m]][:2]
+    videos = summary.get("videos") or {}
+    lines = [f"{'frames' if videos else '':20s}" + "".join(f"{m.upper():24s}" for m in metrics).rstrip()]
+    lines += _table(summary, metrics)
+    if videos:
+        lines += [f"videos: {videos['rule']['words']}", *_table(videos, [m for m in metrics if m in videos]), ""]
     for trace, words in TRACE_LINES.items():
         shown = [
             f"{where} {value:.3f}"

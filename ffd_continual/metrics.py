@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -280,19 +280,3 @@ def cluster_bootstrap(
         return Interval(value, float("nan"), float("nan"), samples)
     counts = draw_counts(len(names), samples, np.random.default_rng(seed))
     return percentile_interval(value, resample(metric, forged, values, group_of.astype(np.int64), counts))
-
-
-def video_level(labels: ArrayLike, scores: Mapping[str, ArrayLike], videos: ArrayLike) -> dict[str, NDArray[Any]]:
-    """Means over a video's frames: {"label", "first" (index of a frame of it), and every given score}, one a video.
-
-    A video name that holds real and forged frames counts as two videos; a frame without a name ("") is its own.
-    """
-    flags = np.asarray(labels).astype(np.int64)
-    names = np.asarray(videos, dtype=str)
-    keys = np.array(
-        [f"{flag}|{name}" if name else f"#{i}" for i, (flag, name) in enumerate(zip(flags, names, strict=True))]
-    )
-    _, first, of = np.unique(keys, return_index=True, return_inverse=True)
-    frames = np.bincount(of)
-    means = {k: np.bincount(of, weights=np.asarray(v, dtype=np.float64)) / frames for k, v in scores.items()}
-    return {"label": flags[first], "first": first, **means}

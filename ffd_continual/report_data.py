@@ -15,6 +15,7 @@ import yaml
 from ffd_continual.matrix import KEYS, MATRIX_COLUMNS, check_columns, matrix_from_predictions, summarise, summarised
 from ffd_continual.matrix_intervals import summarise_with_ci
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.video_level import VideoRule, has_videos
 
 T = TypeVar("T")
 SCALAR_COLUMNS = ("step", "experience", "tag", "value")
@@ -163,6 +164,12 @@ def _order(folder: Path, stored: dict[str, Any], config: Any, streams: list[str]
     return streams
 
 
+def _video_rule(folder: Path, settings: Any) -> VideoRule:
+    given = (settings.get("evaluation") if isinstance(settings, dict) else None) or {}
+    known = {name: given[key] for key, name in (("video", "way"), ("video_share", "share")) if key in given}
+    return _guarded(folder / "config.yaml", lambda _: VideoRule(**known))
+
+
 def read_run(run_dir: Path, samples: int | None = None) -> RunData:
     """Everything the report shows. samples = resamples of the intervals; None: as the stored summary, or 1000.
 
@@ -187,7 +194,9 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
     threshold, faces, videos = None, 0, {}
     if predictions is not None:
         check_columns(predictions, (*KEYS, "label", "z"), "the table of predictions")
-        matrix = matrix_from_predictions(predictions, samples, seed)
+        rule = _video_rule(folder, settings)
+        levels = ("frame", "video") if has_videos(predictions) else ("frame",)
+        matrix = matrix_from_predictions(predictions, samples, seed, levels=levels, rule=rule)
         order = _order(folder, stored, settings, list(dict.fromkeys(matrix.query("stream == 'test'")["on"])))
         summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=seed)
         cuts = (
@@ -196,11 +205,8 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
         threshold = float(cuts.iloc[0]) if len(cuts) else None
         name = next((c for c in ("path", "row") if c in predictions.columns and predictions[c].notna().all()), None)
         faces = int(predictions[name].nunique()) if name else 0
-        named = (
-            predictions[predictions["video"].fillna("") != ""] if "video" in predictions.columns else predictions[:0]
-        )
-        if named.duplicated([*KEYS, "label", "video"]).any():
-            videos = summarise_with_ci(predictions, order, self_made, "video", samples=samples, seed=seed)
+        if len(levels) == 2:
+            videos = summarise_with_ci(predictions, order, self_made, "video", samples=samples, seed=seed, rule=rule)
     else:
         matrix = _guarded(table, pd.read_parquet)
         check_columns(matrix, MATRIX_COLUMNS, str(table))
@@ -209,6 +215,7 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
         for metric in summarised(matrix, "frame"):
             summary[metric]["ci"] = stored.get(metric, {}).get("ci", {})
         summary["bootstrap"] = stored.get("bootstrap")
+        videos = stored.get("videos") or {}
     summary |= {key: stored[key] for key in ("trace_prior",) if key in stored}  # not to be had from predictions
     title = settings.get("name") if isinstance(settings, dict) else None
     return RunData(

@@ -121,6 +121,8 @@ def headline(run: RunData) -> str:
         )
     if run.faces:
         notes.append(f"{run.faces:,} different faces were tested")
+    if run.videos:
+        notes.append(f"Score of a video: {escape(run.videos['rule']['words'])}")
     for name, value in run.summary["auc"].get("self_made", {}).items():
         notes.append(f"{escape(name)} is made by the learner itself and counts in no mean (AUC {show(value)})")
     return html + (f'<p class="soft"><small>{". ".join(notes)}.</small></p>' if notes else "")
@@ -186,8 +188,24 @@ def matrix(run: RunData) -> str:
 
 def streams(run: RunData) -> str:
     """Every measure of every stream after the last experience."""
-    m = run.matrix[(run.matrix["after"] == run.last) & (run.matrix["level"] == "frame")]
-    known = [k for k in MEASURES if m.loc[m["metric"] == k, "value"].notna().any()]
+    words = "".join(f"<dt>{MEASURES[k][0]}</dt><dd>{MEASURES[k][1]}</dd>" for k in _measured(run, "frame"))
+    html = f"<p>The last model, one row a test stream, face by face.</p>{_stream_table(run, 'frame')}"
+    if run.videos:
+        html += (
+            f"<h3>Video by video</h3><p>The same, one score a video: the {escape(run.videos['rule']['words'])}.</p>"
+            + _stream_table(run, "video")
+        )
+    return html + f'<dl class="facts">{words}</dl>'
+
+
+def _measured(run: RunData, level: str) -> list[str]:
+    m = run.matrix[(run.matrix["after"] == run.last) & (run.matrix["level"] == level)]
+    return [k for k in MEASURES if m.loc[m["metric"] == k, "value"].notna().any()]
+
+
+def _stream_table(run: RunData, level: str) -> str:
+    m = run.matrix[(run.matrix["after"] == run.last) & (run.matrix["level"] == level)]
+    known = _measured(run, level)
     rows = []
     for stream in ("test", "unseen"):
         for name in dict.fromkeys(
@@ -196,13 +214,8 @@ def streams(run: RunData) -> str:
             part = m[(m["stream"] == stream) & (m["on"] == name)].set_index("metric")["value"]
             note = " <small>unseen</small>" if stream == "unseen" else ""
             rows.append([escape(name) + note, *(show(part.get(k)) for k in known)])
-    words = "".join(f"<dt>{MEASURES[k][0]}</dt><dd>{MEASURES[k][1]}</dd>" for k in known)
     heads = ["Tested on", *(MEASURES[k][0] for k in known)]
-    return (
-        "<p>The last model, one row a test stream, face by face.</p>"
-        + table(heads, rows, set(range(1, len(heads))))
-        + f'<dl class="facts">{words}</dl>'
-    )
+    return table(heads, rows, set(range(1, len(heads))))
 
 
 def losses(run: RunData) -> str:

@@ -21,6 +21,7 @@ from ffd_continual.assemble import Parts, assemble
 from ffd_continual.checkpoint import Checkpoint, load_checkpoint, read_meta, save_checkpoint
 from ffd_continual.config import RunConfig
 from ffd_continual.detector import calibrated, judge
+from ffd_continual.facts import measured, write_facts
 from ffd_continual.finish import finish_run
 from ffd_continual.matrix import UNTRAINED
 from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
@@ -32,6 +33,7 @@ from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy, LossError, place
 from ffd_continual.terminal import say
+from ffd_continual.video_level import names_in
 
 
 @dataclass
@@ -192,7 +194,7 @@ def _learn(
         raise KeyboardInterrupt
 
 
-def _valid_rows(parts: Parts, experience: int) -> Rows:
+def valid_rows(parts: Parts, experience: int) -> Rows:
     """Validation faces of the experiences seen so far: all that selection may use."""
     seen = parts.scenario.experiences[: experience + 1]
     found = [parts.scenario.index("valid", name) for name in seen]
@@ -205,7 +207,9 @@ def _measure(
     """Scores of every test and unseen face after an experience; threshold and calibration from validation faces."""
     began = time.monotonic()
     learner, keeper = parts.learner, parts.keeper
-    detector = calibrated(learner, keeper.decide, agent.faces(_valid_rows(parts, experience)))
+    videos = names_in(parts.sources.table.rows, "video")
+    valid = agent.faces(valid_rows(parts, experience))
+    detector = calibrated(learner, keeper.decide, valid, videos, config.evaluation.video_rule)
     # A face that several streams share through one camera is judged once.
     streams = [("test", name) for name in parts.scenario.experiences] + [("unseen", n) for n in parts.scenario.unseen]
     chosen = [parts.scenario.index(stream, name) for stream, name in streams]
@@ -217,8 +221,9 @@ def _measure(
     scores["on"] = [name for (_, name), part in zip(streams, chosen, strict=True) for _ in part]
     scores["stream"] = [stream for (stream, _), part in zip(streams, chosen, strict=True) for _ in part]
     scores["after"] = experience
-    extra = ["path", "forgery", "identity", "video", "source_identity"]
+    extra = ["path", "forgery", "dataset", "identity", "video", "source_identity"]
     table = pd.concat([described[extra], scores], axis=1)
+    write_facts(folder.path, measured(detector, parts.sources.table, experience))
     write_table(folder.predictions(experience), table)
     clock.measure += time.monotonic() - began
     clock.save()

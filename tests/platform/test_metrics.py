@@ -204,14 +204,6 @@ def test_masks() -> None:
         m.mask_iou(trace, np.zeros((4, 4)))
 
 
-def test_video_level_is_the_mean_of_frames() -> None:
-    labels = [0, 1, 0, 1, 1, 1]
-    found = m.video_level(labels, {"z": [0.0, 2.0, 1.0, 4.0, 7.0, 9.0]}, ["v", "v", "v", "v", "", ""])
-    table = {(int(k), float(v)) for k, v in zip(found["label"], found["z"], strict=True)}
-    assert table == {(0, 0.5), (1, 3.0), (1, 7.0), (1, 9.0)}
-    assert all(labels[i] == k for i, k in zip(found["first"], found["label"], strict=True))
-
-
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 def test_platt_recovers_the_true_curve(unit: float) -> None:
     rng = np.random.default_rng(0)
