@@ -37,7 +37,7 @@ from ffd_continual.video_level import names_in
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Seconds of training and of measuring. Measuring is kept over kills in a small file; training in the checkpoints,
     so that it always belongs to the weights that stand beside it: what a kill threw away is not counted."""
 
@@ -78,6 +78,8 @@ def start(config: RunConfig, path: Path) -> Path:
 
 def resume(path: Path) -> Path:
     """Go on with a run from its last safe point; a finished one is only reported again."""
+    if (path / "version.json").is_file():
+        raise FFDError(f"{path} is a version of a lineage, and those never change: `ffd add` makes the next one.")
     folder = RunFolder(path)
     config = folder.read_config()
     written = folder.environment()
@@ -118,7 +120,7 @@ def _stream(config: RunConfig, folder: RunFolder) -> Path:
     parts = assemble(config, folder.cache, report_skipped)
     names = parts.scenario.experiences
     learnt = _learnt(folder, len(names))
-    clock = _Clock(folder.path / "clock.json")
+    clock = Clock(folder.path / "clock.json")
     stopping = Stopping()
     inside = SafePoints(folder.safe_points, config.checkpoint, config.train.threads, True, clock.trained, stopping)
     found = inside.find(learnt) if learnt < len(names) else None
@@ -128,22 +130,22 @@ def _stream(config: RunConfig, folder: RunFolder) -> Path:
     clock.load(_trained(folder, found, learnt))
     try:
         if not folder.predictions(UNTRAINED).exists():  # nothing is loaded yet
-            _measure(agent, parts, folder, config, UNTRAINED, clock)
+            measure(agent, parts, folder, config, UNTRAINED, clock)
         for experience in range(len(names)):
             if experience < learnt:
                 if folder.predictions(experience).exists():
                     continue
-                _load(parts, folder.after(experience))
+                load_state(parts, folder.after(experience))
                 agent.position = (experience, config.train.steps)
             else:
                 if len(parts.learner.growth) < experience:  # fewer also where lost predictions were made again
-                    _load(parts, folder.after(experience - 1))
-                _learn(agent, parts, folder, experience, begun if experience == learnt else 0, clock, stopping)
-            _measure(agent, parts, folder, config, experience, clock)
+                    load_state(parts, folder.after(experience - 1))
+                learn(agent, parts, folder, experience, begun if experience == learnt else 0, clock, stopping)
+            measure(agent, parts, folder, config, experience, clock)
     finally:
         scalars.close()
     if len(parts.learner.growth) < len(names):
-        _load(parts, folder.after(len(names) - 1))
+        load_state(parts, folder.after(len(names) - 1))
     write_samples(folder.path / "samples", parts, config.evaluation.samples)
     return finish_run(folder, config, parts, clock.train, clock.measure)
 
@@ -162,20 +164,22 @@ def _trained(folder: RunFolder, found: tuple[Path, Checkpoint] | None, learnt: i
     return float(seconds) if isinstance(seconds, int | float) else None
 
 
-def _load(parts: Parts, path: Path) -> None:
+def load_state(parts: Parts, path: Path) -> None:
+    """Learner and strategy as a checkpoint left them, on the run's device."""
     restore(parts.learner, parts.keeper, load_checkpoint(path), path)
     place(parts.learner, parts.device)
 
 
-def _learn(
+def learn(
     agent: FaceStrategy,
     parts: Parts,
     folder: RunFolder,
     experience: int,
     begun: int,
-    clock: _Clock,
+    clock: Clock,
     stopping: Stopping,
 ) -> None:
+    """One experience, from step `begun` on; its checkpoint is written, its safe points go."""
     clock.began = time.monotonic()
     agent.position = (experience, begun)
     try:
@@ -201,8 +205,8 @@ def valid_rows(parts: Parts, experience: int) -> Rows:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
-def _measure(
-    agent: FaceStrategy, parts: Parts, folder: RunFolder, config: RunConfig, experience: int, clock: _Clock
+def measure(
+    agent: FaceStrategy, parts: Parts, folder: RunFolder, config: RunConfig, experience: int, clock: Clock
 ) -> None:
     """Scores of every test and unseen face after an experience; threshold and calibration from validation faces."""
     began = time.monotonic()
