@@ -109,7 +109,8 @@ def _figure_lines(summary: dict[str, Any]) -> list[str]:
     lines = [f"{'frames' if videos else '':20s}" + "".join(f"{m.upper():24s}" for m in metrics).rstrip()]
     lines += _table(summary, metrics)
     if videos:
-        lines += [f"videos: {videos['rule']['words']}", *_table(videos, [m for m in metrics if m in videos]), ""]
+        heading = f"videos: {videos['rule']['words']}"
+        lines += ["", heading, *_table(videos, [m for m in metrics if m in videos]), ""]
     for trace, words in TRACE_LINES.items():
         shown = [
             f"{where} {value:.3f}"
