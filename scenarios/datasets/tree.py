@@ -116,7 +116,7 @@ class Tree:
     def notes(self) -> tuple[str, ...]:
         """What was left out, a sentence a reason, with how many and one example."""
         return tuple(
-            f"left out {n} name(s): {reason}, such as {self._example[reason]!r}" for reason, n in self._left.items()
+            f"left out {n} name(s): {reason}, such as '{self._example[reason]}'" for reason, n in self._left.items()
         )
 
     def leave_out(self, name: str, reason: str) -> None:
