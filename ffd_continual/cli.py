@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": ("ffd_continual.compare_command", "finished runs side by side: one page, and tables"),
     "targets": ("ffd_continual.targets_command", "run again what this project claims, and compare"),
     "report": ("ffd_continual.report_command", "write a run's report again"),
+    "predict": ("ffd_continual.predict_command", "judge pictures with a run's or a lineage's detector"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),
     "list": ("ffd_continual.list_command", "list learners, strategies, scenarios, configs"),
