@@ -6,14 +6,12 @@ A fault makes results wrong or a run fail; a warning is worth knowing. Names cou
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +20,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
 from ffd_continual.scenarios.pictures import read_picture
+from ffd_continual.scenarios.shard_paths import file_exists, file_sha256
 from ffd_continual.scenarios.splits import source_datasets
 
 _LABELS = ("real", "forged")
@@ -73,15 +72,13 @@ class _Rows:
 
 
 def _look(path: str, decode: bool) -> _Seen:
-    if not os.path.isfile(path):
+    if not file_exists(path):
         return _Seen(False)
     if not decode:
         return _Seen(True)
     try:
         height, width = read_picture(path).shape[:2]
-        # Streamed: a picture's file may be far larger than its pixels.
-        with Path(path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_sha256(path)
     except FFDError as error:
         return _Seen(True, error=str(error))
     except OSError as error:

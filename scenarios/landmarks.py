@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import FaceFinder, largest, locate_model
 from ffd_continual.scenarios.pictures import PictureError, read_picture
+from ffd_continual.scenarios.shard_paths import file_stamp
 
 
 def models_installed() -> bool:
@@ -38,10 +39,10 @@ def fill_landmarks(rows: pd.DataFrame, cache: Path) -> pd.DataFrame:
     found: dict[str, str] = {}
     for path in tqdm(paths, desc="finding landmarks", unit="face", leave=False):
         try:
-            stat = os.stat(path)
+            size, changed = file_stamp(path)
         except OSError:
             continue
-        key = f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
+        key = f"{path}|{size}|{changed}"
         if key not in known:
             known[key] = _landmarks(finder, path)
         found[path] = known[key]

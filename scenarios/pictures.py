@@ -38,6 +38,7 @@ from PIL import (
 )
 
 from ffd_continual.scenarios.errors import FFDError, is_full
+from ffd_continual.scenarios.shard_paths import ShardError, read_member, shard_member
 
 Picture = npt.NDArray[np.uint8]
 PathLike = str | os.PathLike[str]
@@ -68,17 +69,25 @@ _BROKEN_DATA = (*_BROKEN, struct.error, zlib.error, MemoryError)
 class PictureError(FFDError):
     """A picture file that cannot be used: the message names the path, the cause and what to do."""
 
+    cause = ""  # the cause alone, for lists that name the path elsewhere
+
 
 def _fail(path: Path, cause: str, advice: str) -> PictureError:
-    return PictureError(f"cannot read the picture {path}: {cause}. {advice}.")
+    error = PictureError(f"cannot read the picture {path}: {cause}. {advice}.")
+    error.cause = cause
+    return error
 
 
-def _open(path: PathLike) -> Image.Image:
-    """The opened file, its pixels still undecoded. Raises `PictureError`."""
+def _open(path: PathLike, data: bytes | None = None) -> Image.Image:
+    """The opened file (or its bytes, called `path`), its pixels still undecoded. Raises `PictureError`."""
     where = Path(path)
     again = "Copy it again, or remove its row from the manifest"
     try:
-        picture = Image.open(where, formats=_FORMATS)
+        inside = shard_member(where) if data is None else None
+        data = read_member(*inside) if inside else data
+        picture = Image.open(where if data is None else io.BytesIO(data), formats=_FORMATS)
+    except ShardError as error:
+        raise _fail(where, str(error), "Check the path (it is relative to the manifest)") from error
     except FileNotFoundError as error:
         raise _fail(where, "there is no such file", "Check the path (it is relative to the manifest)") from error
     except IsADirectoryError as error:
@@ -86,7 +95,7 @@ def _open(path: PathLike) -> Image.Image:
     except PermissionError as error:
         raise _fail(where, "reading it is not permitted", "Change its permissions") from error
     except UnidentifiedImageError as error:
-        if where.stat().st_size == 0:
+        if (where.stat().st_size if data is None else len(data)) == 0:
             raise _fail(where, "the file is empty (0 bytes)", again) from error
         cause = "its content is no JPEG, PNG, WebP, TIFF, BMP or GIF, whatever its name says"
         raise _fail(where, cause, "Convert it to PNG or JPEG, or remove it") from error
@@ -131,13 +140,15 @@ def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
     return picture.convert("RGB")
 
 
-def read_picture(path: PathLike) -> Picture:
+def read_picture(path: PathLike, data: bytes | None = None) -> Picture:
     """The picture as uint8 RGB ``(H, W, 3)``, upright, whatever its colour model, depth or container.
 
+    ``data``: the file's bytes where they are in memory already; then ``path`` is only what messages call it. A path
+    may lead into a tar shard (`shard_paths`).
     Raises `PictureError` for a missing, empty, truncated, disguised or over-large (> 100 megapixels) file.
     """
     where = Path(path)
-    with _open(where) as picture:
+    with _open(where, data) as picture:
         try:
             picture.load()
             upright = _to_rgb(_upright(picture), where)
@@ -207,25 +218,24 @@ def _check_pixels(image: Picture, path: Path, planes: int) -> None:
         raise PictureError(f"cannot write {path}: need uint8 {want}, got {image.dtype} of shape {image.shape}.")
 
 
-def write_picture(path: PathLike, image: Picture, forged: str | None = None, quality: int = 95) -> None:
-    """Write uint8 RGB ``(H, W, 3)`` as JPEG (4:4:4, ``quality`` 1-100) or PNG, by the path's suffix; folders are made.
+def encode_picture(image: Picture, suffix: str, forged: str | None = None, quality: int = 95) -> bytes:
+    """The bytes of uint8 RGB ``(H, W, 3)`` as ".jpg" (4:4:4, ``quality`` 1-100), ".webp" (``quality``) or ".png".
 
-    ``forged`` names the forgery that made the picture; it is written into the file's metadata (JPEG comment and EXIF
+    ``forged`` names the forgery that made the picture; it is written into the file's metadata (JPEG comment, EXIF
     description, PNG text) as ``ffd_continual: forged (<forgery>)``, so that a forged face says so wherever it ends up.
-    Raises `PictureError` for wrong arrays or suffixes, `FFDError` when the disk refuses.
+    Raises `PictureError` for wrong arrays or suffixes.
     """
-    where = Path(path)
-    _check_pixels(image, where, 3)
+    _check_pixels(image, Path(f"*{suffix}"), 3)
     mark = None if forged is None else f"ffd_continual: forged ({forged})"
     out = io.BytesIO()
     picture = Image.fromarray(np.ascontiguousarray(image))
-    suffix = where.suffix.lower()
+    exif = Image.Exif()
+    if mark is not None:
+        exif[_EXIF_DESCRIPTION], exif[_EXIF_SOFTWARE] = mark, "ffd_continual"
     if suffix in _JPEG_SUFFIXES:
         if mark is None:
             picture.save(out, "JPEG", quality=quality, subsampling=0)
         else:
-            exif = Image.Exif()
-            exif[_EXIF_DESCRIPTION], exif[_EXIF_SOFTWARE] = mark, "ffd_continual"
             picture.save(out, "JPEG", quality=quality, subsampling=0, comment=mark.encode(), exif=exif)
     elif suffix == ".png":
         texts = PngImagePlugin.PngInfo()
@@ -233,9 +243,24 @@ def write_picture(path: PathLike, image: Picture, forged: str | None = None, qua
             texts.add_text("Description", mark)
             texts.add_text("Software", "ffd_continual")
         picture.save(out, "PNG", pnginfo=texts)
+    elif suffix == ".webp":
+        picture.save(out, "WEBP", quality=quality, exif=exif)
     else:
-        raise PictureError(f"cannot write {where}: the suffix {suffix!r} is not known. Use .jpg or .png.")
-    write_bytes(where, out.getvalue())
+        raise PictureError(f"the suffix {suffix!r} is not known. Use .jpg, .png or .webp.")
+    return out.getvalue()
+
+
+def write_picture(path: PathLike, image: Picture, forged: str | None = None, quality: int = 95) -> None:
+    """Write a picture whole, in the form of the path's suffix (`encode_picture`); folders are made.
+
+    Raises `PictureError` for wrong arrays or suffixes, `FFDError` when the disk refuses.
+    """
+    where = Path(path)
+    try:
+        data = encode_picture(image, where.suffix.lower(), forged, quality)
+    except PictureError as error:
+        raise PictureError(f"cannot write {where}: {error}") from error
+    write_bytes(where, data)
 
 
 def write_mask(path: PathLike, mask: Picture) -> None:

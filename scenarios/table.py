@@ -26,6 +26,7 @@ from tqdm import tqdm
 from ffd_continual.scenarios.capture import CaptureProfile, apply_profile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import PictureError, read_picture
+from ffd_continual.scenarios.shard_paths import file_stamp
 from ffd_continual.scenarios.traces import difference_mask, ssim_mask
 from ffd_continual.scenarios.views import keyed_generator
 
@@ -156,10 +157,10 @@ def _stamp(path: str) -> str:
     if not path:
         return ""
     try:
-        stat = os.stat(path)
+        size, changed = file_stamp(path)
     except OSError:
         return "missing"
-    return f"{stat.st_size},{stat.st_mtime_ns}"
+    return f"{size},{changed}"
 
 
 def table_key(rows: pd.DataFrame, size: int, seed: int, profiles: dict[str, CaptureProfile], needs: str) -> str:
