@@ -1,0 +1,79 @@
+"""A validation part for data sets whose authors name train and test only: some of train, by whole groups.
+
+Settings and thresholds are chosen on `valid`, never on test, so a learner needs one. Whatever shares a person or a
+source recording stays on one side; which side is a hash of the group's first name, so it depends on no order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from ffd_continual.scenarios.datasets.listing import Item
+
+SHARE = 0.15
+
+
+def held_out(names: Sequence[Collection[str]], share: float = SHARE) -> list[bool]:
+    """Which rows go to validation: rows are linked by the names they have in common, groups are never divided.
+
+    With two groups or more neither side is empty; with one nothing can be kept apart and all are False. Rows without
+    a name are never held out.
+    """
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        root = name
+        while parent.setdefault(root, root) != root:
+            root = parent[root]
+        while parent[name] != root:
+            parent[name], name = root, parent[name]
+        return root
+
+    for row in names:
+        roots = sorted(find(name) for name in row)
+        for other in roots[1:]:
+            parent[find(other)] = find(roots[0])
+    first: dict[str, str] = {}
+    for name in parent:
+        root = find(name)
+        first[root] = min(first.get(root, name), name)
+    if len(first) < 2:
+        return [False] * len(names)
+    place = {root: _place(name) for root, name in first.items()}
+    ranked = sorted(place, key=lambda root: (place[root], first[root]))
+    count = min(max(sum(value < share for value in place.values()), 1), len(first) - 1)
+    chosen = set(ranked[:count])
+    return [bool(row) and find(next(iter(row))) in chosen for row in names]
+
+
+def with_validation(items: Sequence[Item], title: str) -> tuple[list[Item], list[str]]:
+    """The items, some of split "train" moved to "valid", and the remark that says so.
+
+    Groups are persons (identity and source), else pair and video. Nothing changes where a validation part is there or
+    no training part is.
+    """
+    train = [at for at, item in enumerate(items) if item.split == "train"]
+    if not train or any(item.split == "valid" for item in items):
+        return list(items), []
+    links = []
+    for at in train:
+        item = items[at]
+        people = [f"{item.dataset}/{one}" for one in (item.identity, item.source_identity) if one]
+        links.append(people or [f"video {one}" for one in (item.pair, item.video) if one])
+    moved = {at for at, out in zip(train, held_out(links), strict=True) if out}
+    if not moved:
+        return list(items), [
+            f"{title} names no validation part and all of its training part hangs together by persons: fill the "
+            "manifest's column split yourself before training on it."
+        ]
+    result = [replace(item, split="valid") if at in moved else item for at, item in enumerate(items)]
+    return result, [
+        f"{title} names no validation part: {len(moved)} of {len(train)} training items are kept apart as one, "
+        "whole groups by a hash of their names."
+    ]
+
+
+def _place(name: str) -> float:
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:6], "big") / 2**48
