@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from ffd_continual.scenarios.datasets.listing import About, Item, Listing, Wanted
+from ffd_continual.scenarios.datasets.remarks import without_pair
 from ffd_continual.scenarios.datasets.sequences import compressions, masks, sequence, video_name
 from ffd_continual.scenarios.datasets.tree import VIDEO_SUFFIXES, Clip, Tree, chosen, join, stem
 
@@ -63,9 +64,7 @@ def clips(tree: Tree, home: str, asked: tuple[str, ...]) -> Listing:
     ]
     if any(flat) and not asked:
         items += _items(tree, flat[0], flat[1], {}, "")
-    notes = []
-    if lone := [item.path for item in items if item.label and not item.pair]:
-        notes.append(f"{len(lone)} forged clip(s) have no original here, such as {lone[0]}: they have no pair")
+    notes = without_pair(items)
     if items:
         notes.append(
             "no official split; nearly all actors hang together by swaps, so splits by person may be impossible: "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ffd_continual.scenarios.datasets import dfd
 from ffd_continual.scenarios.datasets.listing import About, Item, Listing, Wanted
+from ffd_continual.scenarios.datasets.remarks import without_pair
 from ffd_continual.scenarios.datasets.sequences import compressions, lacking, masks, sequence, video_name
 from ffd_continual.scenarios.datasets.tree import Tree, bad_list, chosen, join
 
@@ -166,7 +167,6 @@ def _clips(
 
 
 def _notes(items: list[Item], split_of: dict[str, str]) -> Iterator[str]:
-    fakes = [item for item in items if item.label]
     if not split_of:
         yield (
             f"no official split files ({', '.join(SPLIT_FILES.values())} in ROOT/splits): splits stay empty; "
@@ -174,7 +174,6 @@ def _notes(items: list[Item], split_of: dict[str, str]) -> Iterator[str]:
         )
     elif strays := [item.path for item in items if not item.split]:
         yield f"{len(strays)} clip(s) are in no official split, such as {strays[0]}: their splits stay empty"
-    if lone := [item.path for item in fakes if not item.pair]:
-        yield f"{len(lone)} forged clip(s) have no original here, such as {lone[0]}: they have no pair"
-    if bare := [item.path for item in fakes if not item.mask and item.forgery != "faceshifter"]:
+    yield from without_pair(items)
+    if bare := [item.path for item in items if item.label and not item.mask and item.forgery != "faceshifter"]:
         yield f"{len(bare)} forged clip(s) have no mask of the authors here, such as {bare[0]}"

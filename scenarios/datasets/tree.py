@@ -134,7 +134,7 @@ class Tree:
         try:
             with os.scandir(self.root / folder) as listing:
                 for entry in listing:
-                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    name = join(folder, entry.name)
                     if entry.name.startswith(".") or entry.name == "__MACOSX":
                         continue
                     if why := unsafe(name):
@@ -166,12 +166,13 @@ class Tree:
         """Names of the sub-folders, numbers in order; none where there is no such folder."""
         return [e.name for e in self._entries(folder) if e.is_dir()] if self.is_folder(folder) else []
 
+    def names(self, folder: str) -> list[str]:
+        """Names of all files directly in a folder, numbers in order."""
+        return [e.name for e in self._entries(folder) if e.is_file()] if self.is_folder(folder) else []
+
     def files(self, folder: str, suffixes: Collection[str]) -> list[str]:
         """Paths from the root of the files directly in ``folder`` with one of ``suffixes`` (lower case)."""
-        if not self.is_folder(folder):
-            return []
-        names = [e.name for e in self._entries(folder) if e.is_file() and _suffix(e.name) in suffixes]
-        return [f"{folder}/{name}" if folder else name for name in names]
+        return [join(folder, name) for name in self.names(folder) if _suffix(name) in suffixes]
 
     def clips(self, *folders: str, frames: str = "") -> dict[str, Clip]:
         """Videos by their names without suffix, the first folder's first; and folders of frames in ``frames`` beside.
@@ -197,7 +198,7 @@ class Tree:
             return
         seen.add(real)
         for entry in self._entries(folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
+            path = join(folder, entry.name)
             if entry.is_dir():
                 yield from self._walk(path, suffixes, seen)
             elif _suffix(entry.name) in suffixes:
@@ -210,7 +211,7 @@ class Tree:
         what was expected and what is there.
         """
         for below in ("", *self.folders()):
-            if any(self.has(f"{below}/{mark}" if below else mark) for mark in marks):
+            if any(self.has(join(below, mark)) for mark in marks):
                 return below
         raise self.nothing("one of " + ", ".join(marks) if len(marks) > 1 else marks[0])
 
