@@ -57,13 +57,12 @@ def index(root: Path, wanted: Wanted) -> Listing:
     notes: list[str] = []
     twice = 0
     for folder, listed in folders:
-        rows, remarks = _rows(tree, folder, listed)
+        rows, named, remarks = _rows(tree, folder, listed)
         notes += remarks
         split = _split_of(folder)
-        known = {row.name for row in rows}
         there = {stem(path): path for path in tree.files(folder, VIDEO_SUFFIXES)}
         there |= {stem(path): path for path in tree.files(join(folder, "videos"), VIDEO_SUFFIXES)}
-        for name in sorted(there.keys() - {stem(one) for one in known}, key=order):
+        for name in sorted(there.keys() - named, key=order):
             tree.leave_out(there[name], f"a video that {join(folder, listed)} does not label")
         for row in rows:
             video = stem(row.name)
@@ -106,8 +105,8 @@ def _split_of(folder: str) -> str:
     return "test"  # labels.csv beside the videos: the test set, as several loaders want it laid out
 
 
-def _rows(tree: Tree, folder: str, listed: str) -> tuple[list[_Row], list[str]]:
-    """The labels of a folder; lines that cannot be used are left out and told by name."""
+def _rows(tree: Tree, folder: str, listed: str) -> tuple[list[_Row], set[str], list[str]]:
+    """The labels of a folder, all its names without suffix, and remarks on the lines that are left out."""
     path = join(folder, listed)
     rows: list[_Row] = []
     notes: list[str] = []
@@ -125,7 +124,7 @@ def _rows(tree: Tree, folder: str, listed: str) -> tuple[list[_Row], list[str]]:
             rows.append(row)
     if pairs and not rows:
         raise bad_list(tree.root / path, None, f"no line can be used, first: {notes[0]}", _ADVICE)
-    return rows, notes
+    return rows, {stem(name) for name, _ in pairs}, notes
 
 
 def _metadata(tree: Tree, path: str) -> list[tuple[str, Mapping[str, object]]]:
