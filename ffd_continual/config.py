@@ -20,6 +20,7 @@ import yaml
 
 from ffd_continual.load import learner_class, strategy_class
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.perturb import RobustnessConfig, chosen
 from ffd_continual.scenarios.streams import ScenarioConfig
 from ffd_continual.scenarios.views import ViewConfig
 from ffd_continual.strategies.template import TrainConfig
@@ -37,6 +38,7 @@ class EvaluationConfig:
     controls: bool = True  # border probe and shallow baselines beside the scenario
     video: str = "mean"  # a video's score from its frames': "mean", "top" or "vote" (video_level.py)
     video_share: float = 0.25  # of a video's frames, the highest, that "top" takes the mean of
+    robustness: RobustnessConfig = field(default_factory=RobustnessConfig)  # perturbed test faces, `ffd robust`
 
     @property
     def video_rule(self) -> VideoRule:
@@ -169,7 +171,7 @@ def config_from(values: Any) -> RunConfig:
 
 
 def _check_numbers(config: RunConfig) -> None:
-    _ = config.evaluation.video_rule  # an unknown rule is an error here, not after training
+    _ = config.evaluation.video_rule, chosen(config.evaluation.robustness)  # errors here, not after training
     limits = {
         "train.steps": (config.train.steps, 1),
         "train.batch": (config.train.batch, 4),
@@ -193,6 +195,8 @@ def to_mapping(config: RunConfig) -> dict[str, Any]:
             return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         if isinstance(value, tuple):
             return [plain(v) for v in value]
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
         return value
 
     mapping = plain(config)

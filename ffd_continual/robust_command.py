@@ -1,0 +1,108 @@
+"""`ffd robust RUN...`: finished runs judged on perturbed test faces: curves, tables and a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from ffd_continual.compare import FinishedRun, read_runs
+from ffd_continual.compare_paired import check_same_faces
+from ffd_continual.matrix import resampling_groups
+from ffd_continual.reopen import Reopened, reopen
+from ffd_continual.robustness import judge_conditions, robustness_table, terminal
+from ffd_continual.run_folder import write_table, write_text
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.perturb import PERTURBATIONS, RobustnessConfig, chosen
+
+FOLDER = "robustness"  # in a run
+TABLE = "robustness.parquet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of finished runs of one scenario")
+    parser.add_argument("--perturb", default="", metavar="A,B", help=f"some of {', '.join(PERTURBATIONS)} (all)")
+    parser.add_argument(
+        "--people", type=int, metavar="N", help="so many test persons, drawn by the seed (default: all)"
+    )
+    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="resamples of the intervals (1000)")
+    parser.add_argument(
+        "--out", type=Path, help="where tables, pictures and page go (default: RUN/robustness; of several, beside them)"
+    )
+
+
+def settings(args: argparse.Namespace, given: RobustnessConfig) -> RobustnessConfig:
+    """The run's own evaluation.robustness with what the command line says instead. FFDError as `chosen`."""
+    if args.perturb:
+        given = replace(given, perturb=tuple(part.strip() for part in args.perturb.split(",") if part.strip()))
+    if args.people is not None:
+        given = replace(given, people=args.people)
+    chosen(given)
+    return given
+
+
+def labels_of(runs: list[FinishedRun]) -> list[str]:
+    """What each run is called: its method, with the seed where a method has several runs."""
+    names = [run.method for run in runs]
+    return [n if names.count(n) == 1 else f"{n}, seed {r.seed}" for n, r in zip(names, runs, strict=True)]
+
+
+def measure(
+    run: Reopened, config: RobustnessConfig, cache: Path, self_made: list[str], samples: int, label: str
+) -> pd.DataFrame:
+    """The figures of one run (robustness.py), with columns run, people and faces."""
+    scores = judge_conditions(run, config, cache, label)
+    table = robustness_table(scores, self_made, samples, run.config.seed, run.config.evaluation.video_rule)
+    clean = scores[scores["severity"] == 0]
+    unit, _, count = resampling_groups(clean)
+    return table.assign(run=label, unit=unit, groups=count, faces=int(clean["slot"].nunique()))
+
+
+def write_robustness(out: Path, tables: dict[str, pd.DataFrame], title: str) -> Path:
+    """Tables (Parquet, CSV), pictures and page of one run or several; returns the page's path."""
+    from ffd_continual.report_html import page  # matplotlib takes a second to import: only when it is needed
+    from ffd_continual.robust_page import robustness_section, write_plots
+
+    whole = pd.concat(tables.values(), ignore_index=True)
+    write_table(out / TABLE, whole)
+    write_text(out / "robustness.csv", whole.to_csv(index=False))
+    write_plots(out, tables)
+    head = f"<p class='lead'>{', '.join(tables)}</p>" if len(tables) > 1 else ""
+    write_text(out / "robustness.html", page(title, [("robustness", "", head + robustness_section(tables))]))
+    return out / "robustness.html"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge, write tables, pictures and page, print the short table and the page's path."""
+    if args.samples < 0:
+        raise FFDError(f"--samples {args.samples}: give 0 (no intervals) or more.")
+    runs, left_out = read_runs(args.runs)
+    for line in left_out:
+        print(textwrap.fill(f"warning: left out: {line}.", 80, break_long_words=False), file=sys.stderr)
+    check_same_faces(runs)
+    single = len(runs) == 1
+    out: Path = args.out or (runs[0].path / FOLDER if single else runs[0].path.resolve().parent / FOLDER)
+    tables: dict[str, pd.DataFrame] = {}
+    for label, found in zip(labels_of(runs), runs, strict=True):
+        opened = reopen(found.path)
+        config = settings(args, opened.config.evaluation.robustness)
+        self_made = [str(name) for name in found.summary.get("self_made", [])]
+        tables[label] = measure(opened, config, out / "scores", self_made, args.samples, label)
+    asked = {label: list(dict.fromkeys(table["perturbation"])) for label, table in tables.items()}
+    if len({json.dumps(names) for names in asked.values()}) > 1:
+        raise FFDError("the runs' own evaluation.robustness name other perturbations: choose some by --perturb.")
+    where = write_robustness(out, tables, "Robustness" if len(tables) > 1 else f"Robustness of {next(iter(tables))}")
+    print(terminal(tables))
+    first = next(iter(tables.values())).iloc[0]
+    drawn = f"95 % interval, {args.samples} resamples of {first['groups']} {first['unit']}; " if args.samples else ""
+    print(textwrap.fill(f"[ ] {drawn}{first['faces']} faces, threshold and faces of the run", 80))
+    if single and out == runs[0].path / FOLDER:
+        print(f"`ffd report {runs[0].path}` shows it, too")
+    print(f"\npage: {where}")
+    return 0
