@@ -24,6 +24,7 @@ COMMANDS = {
     "report": ("ffd_continual.report_command", "write a run's report again"),
     "predict": ("ffd_continual.predict_command", "judge pictures with a run's or a lineage's detector"),
     "robust": ("ffd_continual.robust_command", "judge finished runs on perturbed test faces"),
+    "serve": ("ffd_continual.serve_command", "a page on this machine: drop a picture, see the verdict; a lineage"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),
     "list": ("ffd_continual.list_command", "list learners, strategies, scenarios, configs"),

@@ -1,0 +1,192 @@
+"""The page and its JSON API (docs/serve.md) as an ASGI application; nothing here opens a path that a client sent.
+
+Uploads come in on the event loop, many at a time and as slowly as they like; they are judged by `WORKERS` threads, in
+the order in which they were complete. A client that went away is noticed, and its work is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.serve_detector import InUse
+from ffd_continual.serve_guard import Guard, Hosts, refusal
+from ffd_continual.serve_judge import EVIDENCE, Record, finite, judge_picture, rule_of
+from ffd_continual.serve_upload import PICTURE, Upload, UploadError, check_length, receive, told_kind
+
+WORKERS = 2
+TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+GONE = 0.3  # seconds between two looks whether a client is still there
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one client may ask for."""
+
+    upload: int = 50 * 2**20  # bytes
+    upload_seconds: float = 120.0
+    waiting: int = 32  # uploads under way or waiting, together
+    frames: int = 16  # of a video, judged
+    video_seconds: float = 60.0  # spent on one
+
+
+@dataclass
+class Desk:
+    """What requests share: the detector, the threads that judge, and how many uploads are under way."""
+
+    use: InUse
+    limits: Limits
+    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "ffd-judge"))
+    closing: threading.Event = field(default_factory=threading.Event)
+    busy: int = 0  # read and written on the event loop only
+
+    async def do(self, request: Request, work: Callable[[threading.Event], Record]) -> Record:
+        """Run `work` in a thread. It is told by the event to stop when the client goes away; ClientDisconnect then."""
+        stop = threading.Event()
+        future = asyncio.get_running_loop().run_in_executor(self.pool, work, stop)
+        try:
+            while not (await asyncio.wait({future}, timeout=GONE))[0]:
+                if self.closing.is_set() or await request.is_disconnected():
+                    raise ClientDisconnect
+            return future.result()
+        finally:
+            stop.set()
+            future.cancel()
+
+
+def create_app(use: InUse, limits: Limits | None = None, hosts: Hosts | None = None) -> FastAPI:
+    """The application; `hosts` are the names it answers to (default: the loopback's)."""
+    desk = Desk(use, limits or Limits())
+
+    @asynccontextmanager
+    async def living(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        desk.closing.set()
+        desk.pool.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(title="ffd serve", docs_url=None, redoc_url=None, openapi_url=None, lifespan=living)
+    app.add_middleware(Guard, hosts=hosts or Hosts())
+    _errors(app)
+    _pages(app)
+    _api(app, desk)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(UploadError)
+    async def refused(_: Request, error: UploadError) -> Response:
+        return refusal(error.status, error.text)
+
+    @app.exception_handler(FFDError)
+    async def failed(_: Request, error: FFDError) -> Response:
+        return refusal(500, str(error))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        known = "Known: /api/predict (POST), /api/detector, /api/lineage, /api/versions/{number}/report."
+        text = f"there is nothing at that address. {known}" if error.status_code == 404 else str(error.detail)
+        return refusal(error.status_code, text, dict(error.headers or {}))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return refusal(400, f"{first['loc'][-1]}: {first['msg']}.")
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> Response:
+        return refusal(499, "the client went away.")
+
+    @app.exception_handler(Exception)
+    async def fault(_: Request, error: Exception) -> Response:
+        return refusal(500, "a fault of the server's own: its terminal tells more.")
+
+
+def _pages(app: FastAPI) -> None:
+    def asset(name: str) -> Response:
+        kind = name.rpartition(".")[2]
+        return Response(files("ffd_continual").joinpath(name).read_bytes(), media_type=TYPES[kind])
+
+    @app.get("/")
+    def page() -> Response:
+        return asset("serve_page.html")
+
+    @app.get("/page.css")
+    def style() -> Response:
+        return asset("serve_page.css")
+
+    @app.get("/page.js")
+    def script() -> Response:
+        return asset("serve_page.js")
+
+
+def _api(app: FastAPI, desk: Desk) -> None:
+    limits = desk.limits
+
+    @app.get("/api/detector")
+    def detector() -> Response:
+        return JSONResponse(finite(describe(desk.use, limits)))
+
+    @app.post("/api/predict")
+    async def predict(request: Request, cropped: bool = False, images: bool = True) -> Response:
+        told = told_kind(request.headers.get("content-type", ""))
+        check_length(request.headers.get("content-length"), limits.upload)
+        if desk.busy >= limits.waiting:
+            raise UploadError(503, f"{limits.waiting} uploads are under way already. Try again in a moment.")
+        desk.busy += 1
+        try:
+            upload = await receive(request.stream(), limits.upload, limits.upload_seconds, told)
+            return JSONResponse(await desk.do(request, lambda stop: _judge(desk, upload, cropped, images, stop)))
+        finally:
+            desk.busy -= 1
+
+
+def _judge(desk: Desk, upload: Upload, cropped: bool, images: bool, stop: threading.Event) -> Record:
+    """In a thread: the answer to one upload, which is gone afterwards."""
+    try:
+        detector = desk.use.current()
+        if upload.kind == PICTURE:
+            answer = judge_picture(detector, upload, cropped, images)
+        else:
+            raise UploadError(415, "videos are not judged yet.")
+        answer |= {"version": detector.version, "rule": rule_of(detector), "evidence": EVIDENCE}
+        answer["problem"] = desk.use.problem
+        made: Record = finite(answer)
+        return made
+    finally:
+        upload.close()
+
+
+def describe(use: InUse, limits: Limits) -> dict[str, Any]:
+    """The detector in use, how it decides, and what may be sent."""
+    detector = use.current()
+    facts = detector.facts
+    return {
+        "name": use.path.resolve().name,
+        "lineage": use.lineage,
+        "number": detector.number,
+        "version": detector.version,
+        "learner": detector.config.learner.name,
+        "size": detector.size,
+        "known": list(detector.known),
+        "rule": rule_of(detector),
+        "ece_before": facts.ece_before,
+        "ece_after": facts.ece_after,
+        "problem": use.problem,
+        "evidence": EVIDENCE,
+        "max_upload": limits.upload,
+        "video_frames": limits.frames,
+        "video_seconds": limits.video_seconds,
+    }

@@ -1,0 +1,106 @@
+"""From an upload to an answer: the records of `ffd predict`, and small pictures to look at.
+
+Axes: H, W of a picture, S pixels a side of a crop.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ffd_continual.opened import Opened
+from ffd_continual.predict import Asked, faces_of
+from ffd_continual.report_samples import data_uri
+from ffd_continual.scenarios.pictures import Picture, PictureError, encode_picture, read_picture
+from ffd_continual.serve_upload import Upload, UploadError
+from ffd_continual.verdict import Verdict
+
+Record = dict[str, Any]
+NAME = "upload"  # `path` of the records: the client's own name for its file is never asked for
+EVIDENCE = (
+    "A score is evidence, not proof; error rates differ between groups of people and cameras, and on generators nobody "
+    "has seen all published detectors are weak. Do not decide about a person by a score alone."
+)
+PREVIEW = 1280  # pixels of the longer side
+
+
+def rule_of(detector: Opened) -> Record:
+    """How decisions are made: thresholds on z and on the calibrated score, and the rates asked for."""
+    rule, scale = detector.rule, detector.facts.calibration
+    low, high = (float(v) for v in scale.apply([rule.real, rule.forged]))
+    rates = math.isfinite(rule.fpr)
+    return {
+        "fpr": rule.fpr if rates else None,
+        "band": rule.band if rates else None,
+        "forged_from_z": rule.forged,
+        "real_below_z": rule.real,
+        "forged_from_score": high,
+        "real_below_score": low,
+        "reals": detector.facts.reals,
+        "forgeds": detector.facts.forgeds,
+    }
+
+
+def about(detector: Opened) -> Record:
+    """What every record of an answer shares."""
+    rule = rule_of(detector)
+    return {"path": NAME, "version": detector.version, "fpr": rule["fpr"], "band": rule["band"]}
+
+
+def face_record(asked: Asked, verdict: Verdict, shared: Record, images: bool) -> Record:
+    """One face's record; `images` adds `crop`, and `overlay` where the learner has a map, as data URIs."""
+    box = None if asked.found is None else asked.found.box
+    record = {**shared, "kind": "face", "frame": asked.frame, "face": asked.face, "note": asked.note}
+    record |= replace(verdict, box=box).record()
+    if images:
+        record["crop"] = data_uri(verdict.crop)
+        record["overlay"] = None if verdict.trace is None else data_uri(verdict.overlay())
+        record["trace_kind"] = verdict.trace_kind or None
+    return record
+
+
+def read_upload(upload: Upload) -> Picture:
+    """The picture (H, W, 3). Raises UploadError (422) that says what is wrong with it."""
+    try:
+        return read_picture(NAME, upload.data())
+    except PictureError as error:
+        raise UploadError(422, f"this picture cannot be read: {error.cause or error}.") from error
+
+
+def judge_picture(detector: Opened, upload: Upload, cropped: bool, images: bool) -> Record:
+    """The answer for a picture. Raises UploadError."""
+    picture = read_upload(upload)
+    height, width = picture.shape[:2]
+    shared = about(detector)
+    faces = faces_of(detector, picture, cropped)
+    verdicts = detector.ask([face.crop for face in faces], maps=images)
+    records = [face_record(a, v, shared, images) for a, v in zip(faces, verdicts, strict=True)]
+    if not records:
+        records = [{**shared, "kind": "no face", "note": "no face was found"}]
+    answer: Record = {"kind": "picture", "width": width, "height": height, "records": records}
+    if images:
+        answer["preview"] = picture_uri(picture)
+    return answer
+
+
+def picture_uri(picture: Picture, longest: int = PREVIEW) -> str:
+    """RGB (H, W, 3) as a JPEG data URI of at most `longest` pixels a side."""
+    scale = min(1.0, longest / max(picture.shape[:2]))
+    if scale < 1:
+        size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+        picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_picture(picture, ".jpg", quality=85)).decode("ascii")
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
