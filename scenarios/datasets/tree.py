@@ -286,7 +286,7 @@ class Tree:
                 (reader.line_num, {k: v.strip() for k, v in row.items() if k and isinstance(v, str)}) for row in reader
             ]
         except csv.Error as error:
-            raise bad_list(where, reader.line_num, f"is no CSV ({error})", "Download the file again.") from error
+            raise bad_list(where, reader.reader.line_num, f"is no CSV ({error})", "Download the file again.") from error
 
 
 def _after(text: str, at: int) -> int:

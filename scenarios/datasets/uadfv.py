@@ -51,7 +51,8 @@ def index(root: Path, wanted: Wanted) -> Listing:
         items.append(Item(clip.path, 1, FORGERY, name, clip.kind, identity=found[1], pair=pair, dataset=DATASET))
     if not items:
         raise tree.nothing("clips such as real/0000.mp4 and fake/0000_fake.mp4")
-    missing = [join(home, "fake", f"{name}_fake.mp4") for name in real if f"{name}_fake" not in fake]
+    reals = [item.identity for item in items if not item.label]
+    missing = [join(home, "fake", f"{name}_fake.mp4") for name in reals if f"{name}_fake" not in fake]
     missing += [join(home, "real", f"{item.identity}.mp4") for item in items if item.label and not item.pair]
     notes = (
         "no official list of a split: splits stay empty",

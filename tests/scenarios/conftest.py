@@ -9,8 +9,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
+from ffd_continual.scenarios.check import split_faults
+from ffd_continual.scenarios.datasets.listing import Listing
+from ffd_continual.scenarios.manifest import make_manifest
 from ffd_continual.scenarios.studio.portrait import render_portrait
 
 Plant = Callable[..., None]
@@ -48,3 +52,17 @@ def plant() -> Plant:
             where.write_bytes(made[where.suffix or ".jpg"])
 
     return write
+
+
+@pytest.fixture(scope="session")
+def faults_of() -> Callable[[Listing], list[str]]:
+    """The kinds of faults that `ffd check` finds in the splits of a listing, one face a clip."""
+
+    def check(listing: Listing) -> list[str]:
+        columns = ("label", "forgery", "dataset", "split", "video", "identity", "source_identity")
+        table = pd.DataFrame({name: [getattr(item, name) for item in listing.items] for name in columns})
+        table["path"] = [f"{item.dataset}/{item.video}.png" for item in listing.items]
+        table["pair"] = [f"{item.dataset}/{item.pair}.png" if item.pair else "" for item in listing.items]
+        return [fault.kind for fault in split_faults(make_manifest(table, Path("."), "listing"))]
+
+    return check

@@ -11,32 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
-import pandas as pd
 import pytest
 
-from ffd_continual.scenarios.check import split_faults
 from ffd_continual.scenarios.datasets.listing import Item, Listing, Wanted, adapter
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.scenarios.manifest import make_manifest
 
 Plant = Callable[..., None]
+Faults = Callable[[Listing], list[str]]
 PAIRS = {"train": [["071", "054"], ["087", "081"]], "val": [["720", "672"]], "test": [["953", "974"]]}
 FORGED = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
-
-
-def faults_of(listing: Listing) -> list[str]:
-    """What `ffd check` says of splits, one face a clip."""
-    table = pd.DataFrame(
-        {
-            "path": [f"{item.video}.png" for item in listing.items],
-            "label": [item.label for item in listing.items],
-            "forgery": [item.forgery for item in listing.items],
-            "pair": [f"{item.pair}.png" if item.pair else "" for item in listing.items],
-            **{name: [getattr(item, name) for item in listing.items] for name in ("dataset", "split", "video")},
-            **{name: [getattr(item, name) for item in listing.items] for name in ("identity", "source_identity")},
-        }
-    )
-    return [fault.kind for fault in split_faults(make_manifest(table, Path("."), "listing"))]
 
 
 def by_path(listing: Listing) -> dict[str, Item]:
@@ -66,7 +49,7 @@ def read(root: Path, name: str = "faceforensics", **wanted: tuple[str, ...]) -> 
     return adapter(name).index(root, Wanted(**wanted))
 
 
-def test_official_tree(root: Path) -> None:
+def test_official_tree(root: Path, faults_of: Faults) -> None:
     listing = read(root)
     found = by_path(listing)
     assert len(found) == 2 * 8 + 5 * 8 + 8
@@ -160,7 +143,7 @@ def test_a_missing_split_file_fails(root: Path) -> None:
         read(root)
 
 
-def test_a_clip_across_official_splits_is_left_out(root: Path, plant: Plant) -> None:
+def test_a_clip_across_official_splits_is_left_out(root: Path, plant: Plant, faults_of: Faults) -> None:
     plant(root, "manipulated_sequences/Deepfakes/c23/videos/071_720.mp4")
     listing = read(root)
     assert not any("071_720" in item.path for item in listing.items)
@@ -222,7 +205,7 @@ ACTORS = (
 )
 
 
-def test_actors_are_a_data_set_of_their_own(root: Path, plant: Plant) -> None:
+def test_actors_are_a_data_set_of_their_own(root: Path, plant: Plant, faults_of: Faults) -> None:
     plant(root, *ACTORS)
     assert {item.dataset for item in read(root).items} == {"faceforensics"}
     assert any("ffd prepare dfd" in note for note in read(root).notes)
