@@ -70,6 +70,7 @@ class Journal:
         self.lines: Path | None = None
         self.whole = 0  # bytes that stay of a file that was begun
         self.file: io.BufferedWriter | None = None
+        self.written = False
         if path is None:
             return
         if path.suffix.lower() not in SUFFIXES:
@@ -84,7 +85,6 @@ class Journal:
             self.whole = self._begun(settings)
         self.lines.parent.mkdir(parents=True, exist_ok=True)
         self.file = self.lines.open("ab")
-        self.file.truncate(self.whole)
 
     def _begun(self, settings: Record) -> int:
         """Bytes up to the last input's first record: whether that input is whole cannot be known."""
@@ -116,6 +116,9 @@ class Journal:
 
     def write(self, records: Iterable[Record]) -> None:
         """Append records, each with all of COLUMNS, and hand them to the system. FFDError on a full disk."""
+        if self.file is not None and not self.written:
+            self.file.truncate(self.whole)  # not before: a wrong list of inputs must not cost a record
+        self.written = True
         for record in records:
             line = json.dumps({name: record.get(name) for name in COLUMNS}) + "\n"
             if self.file is None:

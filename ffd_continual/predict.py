@@ -1,7 +1,7 @@
 """Judging files in a stream: faces of many files fill one batch, records come in the order of the files.
 
-Memory is bounded: at any time one batch of crops is held, and of a video its chosen frames' faces. A file that cannot be
-read gives an error record and stops nothing; a picture without a face says so. Axes: S pixels a side of a crop.
+Memory is bounded: at any time one batch of crops is held, and of a video its chosen frames' faces. A file that cannot
+be read gives an error record and stops nothing; a picture without a face says so. Axes: S pixels a side of a crop.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Judging:
 
 def left_to_do(inputs: Iterable[Input], done: Iterable[str], where: Path | None) -> Iterator[Input]:
     """The inputs behind those that `done` names. FFDError where the two do not follow the same list."""
-    names = iter(done)
+    names, inputs = iter(done), iter(inputs)
     for source in inputs:
         finished = next(names, None)
         if finished is None:
@@ -157,8 +157,8 @@ def left_to_do(inputs: Iterable[Input], done: Iterable[str], where: Path | None)
             return
         if finished != source.name:
             raise FFDError(
-                f"{where} was begun with other inputs: it holds {finished} where {source.name} comes now. Give the same "
-                "ones in the same order, another --out, or --overwrite."
+                f"{where} was begun with other inputs: it holds {finished} where {source.name} comes now. Give the "
+                "same ones in the same order, another --out, or --overwrite."
             )
     if (more := next(names, None)) is not None:
         raise FFDError(f"{where} holds {more}, which is not among the inputs. Give another --out, or --overwrite.")

@@ -11,10 +11,11 @@ import cv2
 import torch
 from tqdm import tqdm
 
+from ffd_continual.evidence import gather
 from ffd_continual.inputs import walk_inputs
 from ffd_continual.journal import Journal
 from ffd_continual.opened import Opened, open_detector
-from ffd_continual.predict import Asking, Judging, left_to_do
+from ffd_continual.predict import Asking, Judging, NearestOf, left_to_do
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.terminal import wrapped
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="misses allowed among faces called real; between: no decision (default 0.05; 0: none)",
     )
     parser.add_argument("--cropped", action="store_true", help="pictures are face crops, framed as the run's data")
+    parser.add_argument("--neighbours", type=int, default=0, metavar="K", help="show the K nearest stored faces")
     parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each face with its trace map over it")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: the run's")
     parser.add_argument("--threads", type=int, help="of torch; default: the run's")
@@ -59,6 +61,18 @@ def describe(detector: Opened) -> str:
     return text + "."
 
 
+def _nearest(detector: Opened, count: int) -> NearestOf | None:
+    """What finds the neighbours of faces, or None; says which faces they are."""
+    if count < 0:
+        raise FFDError(f"--neighbours counts faces, 0 or more, not {count}.")
+    if count == 0:
+        return None
+    evidence = gather(detector)
+    lost = f" ({evidence.lost} more cannot be read)" if evidence.lost else ""
+    print(wrapped(f"neighbours are among {len(evidence.paths)} {evidence.kind}{lost}."), file=sys.stderr)
+    return lambda verdicts: evidence.nearest(verdicts, count)
+
+
 def summary(counts: dict[str, int]) -> str:
     """Counts of what came out, in words."""
     parts = [f"{counts.get('face', 0)} faces"]
@@ -78,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
     detector = open_detector(args.detector, args.at, args.fpr, args.band, args.device)
     torch.set_num_threads(args.threads or detector.config.train.threads)
     cv2.setNumThreads(1)
-    judging = Judging(detector, Asking(args.cropped, args.overlay))
     print(wrapped(describe(detector)), file=sys.stderr)
+    judging = Judging(detector, Asking(args.cropped, args.overlay, _nearest(detector, args.neighbours)))
     journal = Journal(args.out, judging.settings, args.overwrite)
     finished = False
     try:
