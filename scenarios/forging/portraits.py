@@ -57,7 +57,7 @@ def parse_source(text: str) -> Portraits:
     return Portraits(path, dataset or "portraits")
 
 
-def _listed(source: Portraits) -> list[tuple[Path, str, str, str]]:
+def listed(source: Portraits) -> list[tuple[Path, str, str, str]]:
     """(path, dataset, identity, name) of every picture of a folder and its sub-folders, hidden ones left out."""
     try:
         pattern = re.compile(source.identity)
@@ -103,7 +103,7 @@ def collect_portraits(sources: Sequence[Portraits], size: int, workers: int = 1,
 
     Raises FFDError when there is no picture at all, or two files would get the same name.
     """
-    rows = [row for source in sources for row in _listed(source)]
+    rows = [row for source in sources for row in listed(source)]
     if not rows:
         raise FFDError(
             f"no pictures in {', '.join(str(one.folder) for one in sources)} ({', '.join(sorted(SUFFIXES))})"
