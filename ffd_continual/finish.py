@@ -17,8 +17,11 @@ from ffd_continual.config import RunConfig
 from ffd_continual.matrix import matrix_from_predictions
 from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
 from ffd_continual.modules import measure_modules
+from ffd_continual.reopen import reopened
 from ffd_continual.report import write_report
 from ffd_continual.report_extras import source_sentence
+from ffd_continual.robust_page import write_robustness
+from ffd_continual.robustness import FOLDER, measure_robustness
 from ffd_continual.run_folder import RunFolder, write_table, write_text
 from ffd_continual.scalars import read_scalars
 from ffd_continual.scenarios.controls import border_probe, shallow_baselines
@@ -66,6 +69,12 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
     write_text(folder.path / "summary.json", json.dumps(summary, indent=1))
     write_table(folder.path / "scalars.parquet", read_scalars(folder.scalars))
     write_text(folder.path / "costs.json", json.dumps(costs, indent=1))
+    if config.evaluation.robustness.perturb:
+        path, asked = folder.path / FOLDER, config.evaluation.robustness
+        perturbed = measure_robustness(
+            reopened(folder, config, parts), asked, path / "scores", self_made, samples, config.name
+        )
+        write_robustness(path, {config.name: perturbed}, f"Robustness of {config.name}")
     report = write_report(folder.path)
     print(print_matrix(matrix, order, summary, self_made=self_made))
     if "source_probe" in found:

@@ -18,6 +18,8 @@ from ffd_continual.report_modules import modules
 from ffd_continual.report_panels import forgetting_panels, loss_panels, unseen_panels
 from ffd_continual.report_plots import write_matrix, write_panels
 from ffd_continual.report_samples import contact_sheet, load_sample
+from ffd_continual.robust_page import robustness_section
+from ffd_continual.robustness import read_robustness
 
 SAMPLE_COLUMNS = 6
 
@@ -32,6 +34,9 @@ def page_sections(run: RunData) -> list[tuple[str, str, str]]:
         ("localisation", "Localisation", extras.localisation(run)),
         ("streams", "Every measure", sections.streams(run)),
     ]
+    perturbed = read_robustness(run.path)
+    if perturbed:
+        found.append(("robustness", "Robustness", robustness_section(perturbed)))
     if run.controls:
         found.append(("controls", "Controls of the data", extras.controls(run)))
     if run.samples:

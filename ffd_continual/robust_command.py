@@ -13,15 +13,10 @@ import pandas as pd
 
 from ffd_continual.compare import FinishedRun, read_runs
 from ffd_continual.compare_paired import check_same_faces
-from ffd_continual.matrix import resampling_groups
-from ffd_continual.reopen import Reopened, reopen
-from ffd_continual.robustness import judge_conditions, robustness_table, terminal
-from ffd_continual.run_folder import write_table, write_text
+from ffd_continual.reopen import reopen
+from ffd_continual.robustness import FOLDER, measure_robustness, terminal
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import PERTURBATIONS, RobustnessConfig, chosen
-
-FOLDER = "robustness"  # in a run
-TABLE = "robustness.parquet"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,33 +48,10 @@ def labels_of(runs: list[FinishedRun]) -> list[str]:
     return [n if names.count(n) == 1 else f"{n}, seed {r.seed}" for n, r in zip(names, runs, strict=True)]
 
 
-def measure(
-    run: Reopened, config: RobustnessConfig, cache: Path, self_made: list[str], samples: int, label: str
-) -> pd.DataFrame:
-    """The figures of one run (robustness.py), with columns run, people and faces."""
-    scores = judge_conditions(run, config, cache, label)
-    table = robustness_table(scores, self_made, samples, run.config.seed, run.config.evaluation.video_rule)
-    clean = scores[scores["severity"] == 0]
-    unit, _, count = resampling_groups(clean)
-    return table.assign(run=label, unit=unit, groups=count, faces=int(clean["slot"].nunique()))
-
-
-def write_robustness(out: Path, tables: dict[str, pd.DataFrame], title: str) -> Path:
-    """Tables (Parquet, CSV), pictures and page of one run or several; returns the page's path."""
-    from ffd_continual.report_html import page  # matplotlib takes a second to import: only when it is needed
-    from ffd_continual.robust_page import robustness_section, write_plots
-
-    whole = pd.concat(tables.values(), ignore_index=True)
-    write_table(out / TABLE, whole)
-    write_text(out / "robustness.csv", whole.to_csv(index=False))
-    write_plots(out, tables)
-    head = f"<p class='lead'>{', '.join(tables)}</p>" if len(tables) > 1 else ""
-    write_text(out / "robustness.html", page(title, [("robustness", "", head + robustness_section(tables))]))
-    return out / "robustness.html"
-
-
 def run(args: argparse.Namespace) -> int:
     """Judge, write tables, pictures and page, print the short table and the page's path."""
+    from ffd_continual.robust_page import write_robustness  # matplotlib takes a second to import
+
     if args.samples < 0:
         raise FFDError(f"--samples {args.samples}: give 0 (no intervals) or more.")
     runs, left_out = read_runs(args.runs)
@@ -93,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         opened = reopen(found.path)
         config = settings(args, opened.config.evaluation.robustness)
         self_made = [str(name) for name in found.summary.get("self_made", [])]
-        tables[label] = measure(opened, config, out / "scores", self_made, args.samples, label)
+        tables[label] = measure_robustness(opened, config, out / "scores", self_made, args.samples, label)
     asked = {label: list(dict.fromkeys(table["perturbation"])) for label, table in tables.items()}
     if len({json.dumps(names) for names in asked.values()}) > 1:
         raise FFDError("the runs' own evaluation.robustness name other perturbations: choose some by --perturb.")

@@ -10,25 +10,26 @@ import pandas as pd
 
 from ffd_continual.compare_html import colours
 from ffd_continual.report_charts import BLUE, ORANGE, Line, Panel, escape
-from ffd_continual.report_html import heat_colours, panels, show
+from ffd_continual.report_html import heat_colours, page, panels, show
 from ffd_continual.report_plots import write_panels
-from ffd_continual.robustness import LEARNT, LOST, NEVER, curve, kinds, streams_of
+from ffd_continual.robustness import LEARNT, LOST, NEVER, TABLE, curve, kinds, streams_of
+from ffd_continual.run_folder import write_table, write_text
 from ffd_continual.scenarios.perturb import PERTURBATIONS, SEVERITIES
 
 Tables = Mapping[str, pd.DataFrame]
 WORST = SEVERITIES
+CHANCE = (0.5, "chance")
 
 
-def _range(tables: Tables, ons: Sequence[str]) -> tuple[float, float]:
-    values = pd.concat(
-        [t[(t["metric"] == "auc") & (t["level"] == "frame") & t["on"].isin(ons)] for t in tables.values()]
-    )
-    low = float(values["value"].min()) if len(values) else 0.45
-    return min(0.45, math.floor(low * 20 - 1) / 20), 1.0
+def _range(tables: Tables, ons: Sequence[str], metric: str) -> tuple[float, float]:
+    """One axis for all panels, so that they can be compared; bands lie inside."""
+    parts = [t[(t["metric"] == metric) & (t["level"] == "frame") & t["on"].isin(ons)] for t in tables.values()]
+    lowest = float(pd.concat(parts)[["value", "low"]].min().min()) if parts else math.nan
+    return min(0.45, math.floor(lowest * 20) / 20) if math.isfinite(lowest) else 0.45, 1.0
 
 
-def _line(table: pd.DataFrame, name: str, on: str, colour: str, label: str, end: bool) -> Line:
-    points = curve(table, name, on)
+def _line(table: pd.DataFrame, name: str, on: str, metric: str, colour: str, label: str, end: bool) -> Line:
+    points = curve(table, name, on, metric)
     across = [float(s) for s in points["severity"]]
     band = list(zip(across, points["low"], points["high"], strict=True))
     values = list(zip(across, points["value"], strict=True))
@@ -40,23 +41,23 @@ def _ticks(table: pd.DataFrame, name: str) -> list[tuple[float, str]]:
     return [(float(r.severity), f"{r.setting:g}" if r.severity else "clean") for r in points.itertuples()]
 
 
-def overview_panels(tables: Tables) -> list[Panel]:
+def overview_panels(tables: Tables, metric: str = "auc") -> list[Panel]:
     """A panel a perturbation: the mean over learnt forgeries, and over those never learnt. Of one run the two are in
     one panel, blue and orange; several runs have their colours, and a panel for each mean."""
     first = next(iter(tables.values()))
     means = [on for on in (LEARNT, NEVER) if (first["on"] == on).any()]
-    y_range = _range(tables, means)
+    y_range = _range(tables, means, metric)
     shown = []
     for name in kinds(first):
         title, ticks = PERTURBATIONS[name].title, _ticks(first, name)
         if len(tables) == 1:
-            lines = [_line(first, name, on, BLUE if on == LEARNT else ORANGE, on, True) for on in means]
-            shown.append(Panel(title, lines, ticks, y_range, "", (0.5, "chance")))
+            lines = [_line(first, name, on, metric, BLUE if on == LEARNT else ORANGE, on, True) for on in means]
+            shown.append(Panel(title, lines, ticks, y_range, "", CHANCE))
             continue
         for on in means:
             hues = zip(tables.items(), colours(len(tables)), strict=True)
-            lines = [_line(table, name, on, hue, label, len(tables) <= 3) for (label, table), hue in hues]
-            shown.append(Panel(title, lines, ticks, y_range, on, (0.5, "chance")))
+            lines = [_line(table, name, on, metric, hue, label, len(tables) <= 3) for (label, table), hue in hues]
+            shown.append(Panel(title, lines, ticks, y_range, on, CHANCE))
     return shown
 
 
@@ -64,18 +65,16 @@ def forgery_panels(tables: Tables, name: str) -> list[Panel]:
     """One perturbation: a panel a forgery, a line a run."""
     first = next(iter(tables.values()))
     both = streams_of(first)
-    y_range, ticks = _range(tables, [on for _, on in both]), _ticks(first, name)
+    y_range, ticks = _range(tables, [on for _, on in both], "auc"), _ticks(first, name)
     single = len(tables) == 1
     shown = []
     for stream, on in both:
         hues = [BLUE if stream == "test" else ORANGE] if single else colours(len(tables))
         lines = [
-            _line(table, name, on, hue, label, len(tables) <= 3)
+            _line(table, name, on, "auc", hue, label, len(tables) <= 3)
             for (label, table), hue in zip(tables.items(), hues, strict=True)
         ]
-        shown.append(
-            Panel(on, lines, ticks, y_range, "learnt" if stream == "test" else "never learnt", (0.5, "chance"))
-        )
+        shown.append(Panel(on, lines, ticks, y_range, "learnt" if stream == "test" else "never learnt", CHANCE))
     return shown
 
 
@@ -125,6 +124,8 @@ STYLE = (
 def robustness_section(tables: Tables) -> str:
     """HTML of one run or several: overview, the highest severity of each forgery, and every curve to be opened."""
     single = len(tables) == 1
+    row = next(iter(tables.values())).iloc[0]
+    told = f"{row['groups']} {row['unit']}" if "groups" in row else "whole persons or videos"
     names = kinds(next(iter(tables.values())))
     if single:
         key = (
@@ -137,14 +138,18 @@ def robustness_section(tables: Tables) -> str:
         key = f'</p><div class="keys">{listed}</div><p>'
     html = (
         f"{STYLE}<p>The final detector on its own test faces after each perturbation, from clean to severity {WORST}: "
-        "AUC, shaded the 95 % interval over whole persons or videos. The detector knows nothing of it: its threshold "
-        f"stays where validation faces put it. The prepared face is perturbed, as the detector sees it.{key}</p>"
+        f"AUC, shaded the 95 % interval over {escape(told)}. The detector was not prepared for it: its threshold stays "
+        f"where validation faces put it. The prepared face is perturbed, as the detector would see it.{key}</p>"
     )
     html += panels(overview_panels(tables))
     for label, table in tables.items():
         heading = f"AUC at severity {WORST}" + ("" if single else f": {escape(label)}")
         html += f"<h3>{heading}</h3>{_losses(table)}{_worst(table)}"
-    html += "<h3>Every forgery</h3>"
+    html += (
+        "<h3>Accuracy at the run's own threshold</h3><p>Where AUC stays and accuracy falls, the scores have moved, and "
+        "a threshold that fits such pictures would help.</p>" + panels(overview_panels(tables, "acc"))
+    )
+    html += "<h3>AUC of every forgery</h3>"
     for name in names:
         html += f"<details><summary>{escape(PERTURBATIONS[name].title)}</summary>{panels(forgery_panels(tables, name))}"
         html += "</details>"
@@ -152,10 +157,23 @@ def robustness_section(tables: Tables) -> str:
 
 
 def write_plots(folder: Path, tables: Tables) -> None:
-    """robustness.png, the overview, and robustness_<perturbation>.png with a panel a forgery."""
+    """The overviews robustness.png and robustness_accuracy.png; robustness_<perturbation>.png has a panel a forgery."""
     named = "" if len(tables) == 1 else ": " + ", ".join(tables)
     across = 2 if len(tables) > 1 else 4
     write_panels(folder / "robustness.png", overview_panels(tables), f"AUC under perturbation{named}", across)
+    accuracy = f"Accuracy at the run's threshold under perturbation{named}"
+    write_panels(folder / "robustness_accuracy.png", overview_panels(tables, "acc"), accuracy, across)
     for name in kinds(next(iter(tables.values()))):
         heading = f"{PERTURBATIONS[name].title}{named}"
         write_panels(folder / f"robustness_{name}.png", forgery_panels(tables, name), heading, 4)
+
+
+def write_robustness(out: Path, tables: Tables, title: str) -> Path:
+    """Tables (Parquet, CSV), pictures and page of one run or several; returns the page's path."""
+    whole = pd.concat(tables.values(), ignore_index=True)
+    write_table(out / TABLE, whole)
+    write_text(out / "robustness.csv", whole.to_csv(index=False))
+    write_plots(out, tables)
+    head = f'<p class="lead">{escape(", ".join(tables))}</p>' if len(tables) > 1 else ""
+    write_text(out / "robustness.html", page(title, [("robustness", "", head + robustness_section(tables))]))
+    return out / "robustness.html"

@@ -16,13 +16,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ffd_continual.matrix import MEASURED, cells_of, resampling_groups
+from ffd_continual.matrix import MEASURED, cells_of, check_columns, resampling_groups
 from ffd_continual.metrics import Floats, draw_counts, percentile_interval, resample
 from ffd_continual.reopen import Reopened, some_people
 from ffd_continual.run_folder import write_table
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import Perturbation, RobustnessConfig, chosen
 from ffd_continual.video_level import VideoRule, has_videos
 
+FOLDER, TABLE = "robustness", "robustness.parquet"  # in a run
 CLEAN = "clean"
 LEARNT, NEVER = "mean, learnt", "mean, never learnt"  # `on` of the means over the streams test and unseen
 METRICS = ("auc", "acc")
@@ -114,6 +116,32 @@ def robustness_table(
                 value, low, high, _ = percentile_interval(float(draws[0]), draws[1:])
                 rows.append((name, severity, setting, stream, on, level, metric, value, low, high))
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def measure_robustness(
+    run: Reopened, config: RobustnessConfig, cache: Path, self_made: Collection[str], samples: int, label: str
+) -> pd.DataFrame:
+    """`robustness_table` of a run, with columns run (= label), unit and groups that were drawn, and faces."""
+    scores = judge_conditions(run, config, cache, label)
+    table = robustness_table(scores, self_made, samples, run.config.seed, run.config.evaluation.video_rule)
+    clean = scores[scores["severity"] == 0]
+    unit, _, count = resampling_groups(clean)
+    return table.assign(run=label, unit=unit, groups=count, faces=int(clean["slot"].nunique()))
+
+
+def read_robustness(run: Path) -> dict[str, pd.DataFrame]:
+    """The tables in a run's folder by label, as `ffd robust` left them; {} where it never ran. FFDError if damaged."""
+    path = run / FOLDER / TABLE
+    if not path.is_file():
+        return {}
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise FFDError(
+            f"{path} is damaged ({str(error).splitlines()[0]}): delete it, or `ffd robust {run}`."
+        ) from error
+    check_columns(table, (*COLUMNS, "run", "unit", "groups"), str(path))
+    return {str(label): part.reset_index(drop=True) for label, part in table.groupby("run", sort=False)}
 
 
 def curve(table: pd.DataFrame, perturbation: str, on: str, metric: str = "auc", level: str = "frame") -> pd.DataFrame:

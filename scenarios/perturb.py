@@ -3,8 +3,8 @@
 They act on the *prepared* face: uint8 RGB at the learner's size, after the scenario's camera and before normalisation.
 There a severity means the same for every data set, whatever the size of its files, nothing but the tested faces has to
 be read, and a face keeps its crop: on the file itself, a larger picture would be shrunk afterwards and lose most of the
-perturbation again. The price: a codec sees the crop alone, not the frame that it was cut from. Lengths (blur, resize)
-are those of a face of `REFERENCE` pixels and grow with the face.
+perturbation again. The price: a codec sees the crop alone, not the frame that it was cut from. Blur is given for
+a face of `REFERENCE` pixels and grows with the face; resize and cut-out are shares of its side.
 
 Everything but the cut-out passes through the cameras of `ffd_continual.scenarios.capture`. A face's noise and the place
 of its cut-out are a pure function of (seed, manifest row, perturbation): the same at each severity, so that curves are
