@@ -21,11 +21,13 @@ COMMANDS = {
     "compare": ("ffd_continual.compare_command", "finished runs side by side: one page, and tables"),
     "targets": ("ffd_continual.targets_command", "run again what this project claims, and compare"),
     "adopt": ("ffd_continual.adopt_command", "put a finished run into use: version 1 of a lineage"),
+    "add": ("ffd_continual.add_command", "learn one more forgery, or source of real faces, in a lineage"),
     "report": ("ffd_continual.report_command", "write a run's report again"),
     "predict": ("ffd_continual.predict_command", "judge pictures with a run's or a lineage's detector"),
     "robust": ("ffd_continual.robust_command", "judge finished runs on perturbed test faces"),
     "serve": ("ffd_continual.serve_command", "a page on this machine: drop a picture, see the verdict; a lineage"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
+    "prepare": ("ffd_continual.prepare_command", "turn a downloaded data set into face crops and a manifest"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),
     "list": ("ffd_continual.list_command", "list learners, strategies, scenarios, configs"),
 }

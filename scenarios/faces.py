@@ -102,11 +102,14 @@ class FaceFinder:
             x, y, w, h = (float(v) / scale for v in row[:4])
             eyes = row[4:8].reshape(2, 2) / scale - band
             box = (x - band, y - band, w, h)
-            result.append(Found(box, self._landmarks(image, box, eyes), float(row[14])))
+            result.append(Found(box, self.landmarks(image, box, eyes), float(row[14])))
         return sorted(result, key=lambda found: -found.box[2] * found.box[3])
 
-    def _landmarks(self, image: Picture, box: tuple[float, float, float, float], eyes: Points) -> Points:
-        """Mesh on a 1.5x square crop turned so that the eyes are level; points in the picture's pixels, (68, 2)."""
+    def landmarks(self, image: Picture, box: tuple[float, float, float, float], eyes: Points) -> Points:
+        """(68, 2) points, in the picture's pixels, of the face in `box` whose eyes (2, 2) lie about there.
+
+        The mesh sees a square crop of 1.5 times the box, turned so that the eyes are level.
+        """
         x, y, w, h = box
         right = eyes[np.argmax(eyes[:, 0])] - eyes[np.argmin(eyes[:, 0])]
         angle = float(np.arctan2(right[1], right[0]))

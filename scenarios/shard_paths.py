@@ -58,7 +58,7 @@ def _index(shard: str, size: int, changed: int) -> dict[str, tuple[int, int]]:
     places: dict[str, tuple[int, int]] = {}
     with tarfile.open(shard, "r:", tarinfo=CarefulInfo) as archive:
         while (member := archive.next()) is not None:
-            archive.members = []  # the list that tarfile keeps would hold every header twice
+            archive.members = []  # type: ignore[attr-defined] # the list that tarfile keeps would double the index
             if member.isreg() and not member.issparse():
                 places[member.name] = member.offset_data, member.size
             if len(places) > MAX_MEMBERS:
