@@ -24,11 +24,11 @@ ABOUT = About(
     terms="Terms to Use Celeb-DF, signed by the authors' form: research only.",
     url="https://github.com/yuezunli/celeb-deepfakeforensics",
     layout="""\
-ROOT/                              (Celeb-DF-v1 or Celeb-DF-v2, as the folder is called)
+ROOT/           (Celeb-DF-v1 or Celeb-DF-v2: the name tells the version)
   Celeb-real/id0_0000.mp4
   Celeb-synthesis/id0_id1_0000.mp4
   YouTube-real/00000.mp4
-  List_of_testing_videos.txt       (lines such as: 1 YouTube-real/00170.mp4)
+  List_of_testing_videos.txt     (lines such as: 1 YouTube-real/00170.mp4)
 or the clips in a folder `videos` of each of the three""",
     source="Celeb-DF-v1/README.md and Celeb-DF-v2/README.md of the authors' repository; names of clips and lines of "
     "the list as code that reads them has them, not verified against a download",

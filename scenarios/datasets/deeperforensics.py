@@ -23,11 +23,13 @@ ABOUT = About(
     url="https://github.com/EndlessSora/DeeperForensics-1.0",
     layout="""\
 ROOT/
-  manipulated_videos/end_to_end/000_M101.mp4      (the same names in reenact_postprocess, end_to_end_level_{1..5},
-                                                   end_to_end_random_level, end_to_end_mix_{2,3,4}_distortions)
-  lists/splits/{train,val,test}.txt               (one 000_M101.mp4 a line)
-  source_videos/M101/...                          (not read: actors, not the real part)
-  original_sequences/youtube/c23/videos/000.mp4   (copied here from FaceForensics++; or target_videos/000.mp4)""",
+  manipulated_videos/end_to_end/000_M101.mp4
+    (the same names in reenact_postprocess, end_to_end_level_{1..5},
+     end_to_end_random_level, end_to_end_mix_{2,3,4}_distortions)
+  lists/splits/{train,val,test}.txt        (one 000_M101.mp4 a line)
+  source_videos/...                        (not read: not the real part)
+  target_videos/000.mp4                    (FaceForensics++'s originals in c23,
+     to be added; or original_sequences/youtube/c23/videos/000.mp4)""",
     source="dataset/README.md of the authors' repository; that lines of the splits are bare names is as code that "
     "reads them has it, not verified against a download",
 )

@@ -21,9 +21,10 @@ ABOUT = About(
     url="https://www.idiap.ch/en/scientific-research/data/deepfaketimit",
     layout="""\
 ROOT/
-  DeepfakeTIMIT/{higher_quality,lower_quality}/fadg0/sa1-video-fram1.avi   (or these two folders in ROOT)
-  VidTIMIT/fadg0/video/sa1/001, 002, ...        (frames as JPEG without suffix, as VidTIMIT comes)
-  or VidTIMIT/fadg0/sa1.avi                      (or fadg0/ in ROOT)""",
+  DeepfakeTIMIT/{higher_quality,lower_quality}/fadg0/sa1-video-fram1.avi
+    (or these two folders in ROOT)
+  VidTIMIT/fadg0/video/sa1/001, 002, ...   (frames: JPEG without suffix)
+    (or VidTIMIT/fadg0/sa1.avi; or fadg0/ in ROOT)""",
     source="https://conradsanderson.id.au/vidtimit for the real part; the forged part as code that reads it has it; "
     "not verified against a download",
 )

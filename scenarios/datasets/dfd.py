@@ -21,11 +21,13 @@ ABOUT = About(
     terms="FaceForensics Terms of Use: non-commercial research and education, no passing on; signed by the form.",
     url="https://github.com/ondyari/FaceForensics/tree/master/dataset/DeepFakeDetection",
     layout="""\
-ROOT/                                      (FaceForensics++'s tree, or a folder with these alone)
+ROOT/                 (FaceForensics++'s tree, or a folder with these alone)
   original_sequences/actors/{raw,c23,c40}/videos/01__meeting_serious.mp4
-  manipulated_sequences/DeepFakeDetection/{raw,c23,c40}/videos/01_02__meeting_serious__YVGY8LOK.mp4
-  manipulated_sequences/DeepFakeDetection/masks/videos/01_02__meeting_serious__YVGY8LOK.mp4
-or actors/ and DeepFakeDetection/ directly in ROOT; or, as passed on elsewhere, without compressions:
+  manipulated_sequences/DeepFakeDetection/
+    {raw,c23,c40}/videos/01_02__meeting_serious__YVGY8LOK.mp4
+    masks/videos/01_02__meeting_serious__YVGY8LOK.mp4
+or actors/ and DeepFakeDetection/ directly in ROOT;
+or, as others pass it on, without compressions:
   DFD_original_sequences/*.mp4, DFD_manipulated_sequences/*.mp4""",
     source="dataset/extract_compressed_videos.py and dataset/DeepFakeDetection/README.md of the FaceForensics++ "
     "repository; that the first actor is the target is read by analogy with FaceForensics++, and the flat form as it "

@@ -25,10 +25,13 @@ ABOUT = About(
     layout="""\
 ROOT/
   original_sequences/youtube/{raw,c23,c40}/videos/071.mp4
-  manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures,FaceShifter}/{raw,c23,c40}/videos/071_054.mp4
-  manipulated_sequences/{Deepfakes,Face2Face,FaceSwap,NeuralTextures}/masks/videos/071_054.mp4
-  splits/{train,val,test}.json       (dataset/splits of the authors' repository; also read from ROOT itself)
-  original_sequences/actors, manipulated_sequences/DeepFakeDetection: a data set of their own, `dfd`""",
+  manipulated_sequences/NAME/{raw,c23,c40}/videos/071_054.mp4
+  manipulated_sequences/NAME/masks/videos/071_054.mp4      (not FaceShifter)
+  splits/{train,val,test}.json    (dataset/splits of the authors' repository;
+                                   also read from ROOT itself)
+NAME: Deepfakes, Face2Face, FaceSwap, NeuralTextures, FaceShifter.
+original_sequences/actors and manipulated_sequences/DeepFakeDetection are a
+data set of their own, dfd.""",
     source="dataset/README.md, dataset/splits and dataset/extract_compressed_videos.py of the authors' repository; "
     "where masks lie is as the authors' download script writes them, not verified against a download",
 )

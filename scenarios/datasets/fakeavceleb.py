@@ -24,10 +24,12 @@ ABOUT = About(
     url="https://github.com/DASH-Lab/FakeAVCeleb",
     layout="""\
 ROOT/                                             (FakeAVCeleb_v1.2)
-  meta_data.csv    source,target1,target2,method,category,type,race,gender,FILE,FOLDER
+  meta_data.csv
+    source,target1,target2,method,category,type,race,gender,FILE,FOLDER
   RealVideo-RealAudio/African/men/id00076/00109.mp4
-  FakeVideo-{RealAudio,FakeAudio}/African/men/id00076/00109_10_id00476_wavtolip.mp4
-  RealVideo-FakeAudio/...                         (not read: pictures of the real videos)""",
+  FakeVideo-{RealAudio,FakeAudio}/African/men/id00076/
+    00109_10_id00476_wavtolip.mp4
+  RealVideo-FakeAudio/...     (not read: pictures of the real videos)""",
     source="documentation at https://sites.google.com/view/fakeavcelebdash-lab; columns of meta_data.csv as code that "
     "reads it has them, not verified against a download",
 )

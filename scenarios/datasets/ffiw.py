@@ -17,9 +17,9 @@ ABOUT = About(
     terms="Terms to Use of FFIW10K, by the authors' form: research only.",
     url="https://github.com/tfzhou/FFIW",
     layout="""\
-ROOT/                                   (FFIW10K-v1-release; FFIW10K-v1-release-test may lie beside it)
-  source/{train,val,test}/val_00000000.mp4
-  target/{train,val,test}/val_00000000.mp4
+ROOT/    (FFIW10K-v1-release; FFIW10K-v1-release-test may lie beside it)
+  source/{train,val,test}/val_00000000.mp4                   real
+  target/{train,val,test}/val_00000000.mp4                   forged
   target_mask/{train,val,test}/val_00000000_mask.mp4
 or the clips in a folder `videos` of each""",
     source="README.md of the authors' repository for the folders; the test archive and the names of clips and masks as "

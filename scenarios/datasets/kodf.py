@@ -27,10 +27,12 @@ ABOUT = About(
 ROOT/                                            (kodf_release)
   original_videos/PERSON/200715_PERSON_1.mp4
   synthesized_videos/{dffs,dfl,fo,fsgan,audio-driven}/.../*.mp4
-or AI-Hub's folders, with 원본 (original) or 변조 (manipulated) and the model in their names, such as
+or AI-Hub's folders, with 원본 (original) or 변조 (manipulated) and the model
+in their names, such as
   train_원본/..., [원천][변조]train_dffs1_data/...
-and anywhere below: {원본영상,변조영상}_{training,validation,test}_메타데이터.csv
-  (columns 영상ID; of manipulated ones 변조모델, 타겟영상; UUID of the persons where given)""",
+and anywhere below
+  {원본영상,변조영상}_{training,validation,test}_메타데이터.csv
+  (영상ID; of manipulated ones 변조모델, 타겟영상; UUIDs of the persons)""",
     source="as code that reads it has it (HanMoonSub/DeepGuard, preprocess/kodf; paths kodf_release/original_videos "
     "and synthesized_videos elsewhere); not verified against a download",
 )

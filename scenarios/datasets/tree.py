@@ -221,7 +221,7 @@ class Tree:
         shown = ", ".join(there[:6]) + (f" and {len(there) - 6} more" if len(there) > 6 else "")
         return FFDError(
             f"{self.title}: nothing of it is in {self.root}: expected {expected}, and it holds {shown or 'nothing'}. "
-            "Give the folder into which the data set was unpacked; docs/datasets tells its layout."
+            "Give the folder into which the data set was unpacked; `ffd prepare DATASET --about` tells its layout."
         )
 
     def text(self, path: str) -> str:

@@ -243,3 +243,4 @@ def test_another_tree_is_refused_with_what_was_expected(tmp_path: Path, name: st
     about = adapter(name).ABOUT
     assert all((about.title, about.citation, about.terms, about.layout, about.source))
     assert about.url.startswith("https://")
+    assert max(len(line) for line in about.layout.splitlines()) <= 80  # it is printed as it is
