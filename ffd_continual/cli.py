@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": ("ffd_continual.predict_command", "judge pictures with a run's or a lineage's detector"),
     "robust": ("ffd_continual.robust_command", "judge finished runs on perturbed test faces"),
     "serve": ("ffd_continual.serve_command", "a page on this machine: drop a picture, see the verdict; a lineage"),
+    "benign": ("ffd_continual.benign_command", "count false alarms on real faces after harmless edits"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "prepare": ("ffd_continual.prepare_command", "turn a downloaded data set into face crops and a manifest"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),

@@ -91,6 +91,16 @@ def copied(lineage: Lineage, rows: pd.DataFrame, words: str) -> pd.DataFrame:
     return rows.assign(**made)
 
 
+def inside(lineage: Lineage, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with paths inside the lineage relative to it, as its tables hold them."""
+    root = lineage.path.resolve()
+
+    def short(cell: str) -> str:
+        return Path(cell).relative_to(root).as_posix() if cell and Path(cell).is_relative_to(root) else cell
+
+    return rows.assign(**{n: pd.Series([short(c) for c in rows[n]], rows.index, dtype="str") for n in PATHS})
+
+
 def brought(lineage: Lineage, number: int, streams: Sequence[str], unseen: Sequence[str] | None = None) -> pd.DataFrame:
     """The rows in these streams that a version and all it grew from brought, oldest first, paths absolute.
 

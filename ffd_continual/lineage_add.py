@@ -1,0 +1,88 @@
+"""`ffd add`: one more forgery, or one more domain of real faces, from the version in use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ffd_continual.lineage import Lineage
+from ffd_continual.lineage_adopt import KEPT
+from ffd_continual.lineage_candidate import (
+    Plan,
+    Rules,
+    candidate_config,
+    check_exemplars,
+    check_name,
+    data_folder,
+    new_experience,
+    next_row,
+    prepare,
+    read_plan,
+)
+from ffd_continual.lineage_intake import take_in
+from ffd_continual.lineage_real import real_experience
+from ffd_continual.lineage_store import append_log, drop_candidate, sweep_faces
+from ffd_continual.scenarios.errors import FFDError
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What `ffd add` is asked for."""
+
+    data: Path
+    forgery: str = ""  # or
+    real: str = ""  # a name for the domain of real faces
+    rules: Rules = field(default_factory=Rules)
+    steps: int | None = None  # None: as many as the parent
+    sets: tuple[str, ...] = ()
+    kept: int = KEPT
+    pattern: str = ""
+    skip_unreadable: bool = False
+    any_picture: bool = False
+    without_missing: bool = False
+
+
+def begin(lineage: Lineage, asked: Addition) -> Plan:
+    """Make the candidate. All checks of the input happen here, before any training."""
+    if lineage.candidate.is_dir():
+        plan = read_plan(lineage)
+        raise FFDError(
+            f"an addition of {plan.forgery} to {lineage.path} is under way: `ffd add {lineage.path} --resume` goes on "
+            f"with it, `ffd add {lineage.path} --abandon` drops it."
+        )
+    parent = lineage.promoted()
+    about = lineage.about(parent)
+    name = asked.forgery or f"real-{asked.real}"
+    check_name(lineage, parent, name)
+    if not asked.without_missing:
+        check_exemplars(lineage, parent)
+    unseen = tuple(u for u in about["unseen"] if u != name)
+    plan = Plan(
+        "real" if asked.real else "add", name, parent, (*about["experiences"], name), unseen, 0, asked.kept, asked.rules
+    )
+    config = candidate_config(lineage, parent, plan, asked.steps, asked.sets)
+    incoming = take_in(
+        lineage, parent, asked.data, name, real_only=bool(asked.real), pattern=asked.pattern,
+        skip_unreadable=asked.skip_unreadable, any_picture=asked.any_picture, seed=config.scenario.seed,
+    )  # fmt: skip
+    if asked.real:
+        rows, notes = real_experience(lineage, parent, name, incoming.table, config)
+    else:
+        rows, notes = new_experience(lineage, parent, name, incoming.table)
+    if name in about["unseen"]:
+        notes.append(f"{name} was an unseen forgery of this lineage: its unseen stream ends here")
+    told = (*incoming.notes, *notes)
+    numbers = max(int(rows["manifest_row"].max()) + 1, next_row(lineage))
+    plan = Plan(plan.kind, name, parent, plan.experiences, unseen, numbers, asked.kept, asked.rules, told)
+    prepare(lineage, plan, rows, asked.steps, asked.sets, asked.without_missing)
+    append_log(lineage, "begin", None, forgery=name, parent=parent, data=data_folder(asked.data))
+    return plan
+
+
+def abandon(lineage: Lineage) -> bool:
+    """Drop the candidate and the pictures that only it had; False where there was none."""
+    if not drop_candidate(lineage):
+        return False
+    sweep_faces(lineage)
+    append_log(lineage, "abandon")
+    return True
