@@ -23,9 +23,11 @@ from starlette.requests import ClientDisconnect
 
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.serve_detector import InUse
-from ffd_continual.serve_guard import Guard, Hosts, refusal
+from ffd_continual.serve_guard import REPORT_POLICY, Guard, Hosts, refusal
+from ffd_continual.serve_history import history, read_report
 from ffd_continual.serve_judge import EVIDENCE, Record, finite, judge_picture, rule_of
 from ffd_continual.serve_upload import PICTURE, Upload, UploadError, check_length, receive, told_kind
+from ffd_continual.serve_video import Stopped, judge_video
 
 WORKERS = 2
 TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
@@ -139,6 +141,18 @@ def _api(app: FastAPI, desk: Desk) -> None:
     def detector() -> Response:
         return JSONResponse(finite(describe(desk.use, limits)))
 
+    @app.get("/api/lineage")
+    def lineage() -> Response:
+        return JSONResponse(finite(history(desk.use.path)))
+
+    @app.get("/api/report")
+    def report() -> Response:
+        return _report(desk, None)
+
+    @app.get("/api/versions/{number}/report")
+    def version_report(number: int) -> Response:
+        return _report(desk, number)
+
     @app.post("/api/predict")
     async def predict(request: Request, cropped: bool = False, images: bool = True) -> Response:
         told = told_kind(request.headers.get("content-type", ""))
@@ -153,16 +167,25 @@ def _api(app: FastAPI, desk: Desk) -> None:
             desk.busy -= 1
 
 
+def _report(desk: Desk, number: int | None) -> Response:
+    text = read_report(desk.use.path, number)
+    if text is None:
+        raise UploadError(404, "there is no such report." if number is None else f"version {number} has no report.")
+    return Response(text, media_type=TYPES["html"], headers={"Content-Security-Policy": REPORT_POLICY})
+
+
 def _judge(desk: Desk, upload: Upload, cropped: bool, images: bool, stop: threading.Event) -> Record:
     """In a thread: the answer to one upload, which is gone afterwards."""
     try:
-        detector = desk.use.current()
+        if stop.is_set():
+            raise Stopped
+        ready, limits = desk.use.current(), desk.limits
         if upload.kind == PICTURE:
-            answer = judge_picture(detector, upload, cropped, images)
+            answer = judge_picture(ready, upload, cropped, images)
         else:
-            raise UploadError(415, "videos are not judged yet.")
-        answer |= {"version": detector.version, "rule": rule_of(detector), "evidence": EVIDENCE}
-        answer["problem"] = desk.use.problem
+            answer = judge_video(ready, upload, limits.frames, limits.video_seconds, cropped, images, stop)
+        answer |= {"version": ready.detector.version, "rule": rule_of(ready.detector), "evidence": EVIDENCE}
+        answer |= {"problem": desk.use.problem, "without_neighbours": ready.without}
         made: Record = finite(answer)
         return made
     finally:
@@ -171,8 +194,9 @@ def _judge(desk: Desk, upload: Upload, cropped: bool, images: bool, stop: thread
 
 def describe(use: InUse, limits: Limits) -> dict[str, Any]:
     """The detector in use, how it decides, and what may be sent."""
-    detector = use.current()
-    facts = detector.facts
+    ready = use.current()
+    detector, facts = ready.detector, ready.detector.facts
+    stored = None if ready.evidence is None else f"{len(ready.evidence.paths)} {ready.evidence.kind}"
     return {
         "name": use.path.resolve().name,
         "lineage": use.lineage,
@@ -184,6 +208,8 @@ def describe(use: InUse, limits: Limits) -> dict[str, Any]:
         "rule": rule_of(detector),
         "ece_before": facts.ece_before,
         "ece_after": facts.ece_after,
+        "stored": stored,
+        "without_neighbours": ready.without,
         "problem": use.problem,
         "evidence": EVIDENCE,
         "max_upload": limits.upload,

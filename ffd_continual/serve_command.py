@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-host", action="append", default=[], metavar="NAME", help="a name it is reached by, too"
     )
     parser.add_argument("--max-upload", default="50MB", metavar="SIZE", help="of one picture or video (default 50MB)")
+    parser.add_argument("--no-neighbours", action="store_true", help="do not show the nearest stored faces")
     parser.add_argument("--fpr", type=float, help="false alarms allowed, as in ffd predict (default 0.05)")
     parser.add_argument("--band", type=float, help="misses allowed among faces called real (default 0.05; 0: none)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: the run's")
@@ -92,8 +93,8 @@ def run(args: argparse.Namespace) -> int:
     limit = read_bytes_limit(args.max_upload)
     temporary_folder_writable()
     with listen(args.host, args.port, args.yes_expose) as made:
-        use = InUse(args.detector, Choice(args.fpr, args.band, args.device))
-        torch.set_num_threads(args.threads or use.current().config.train.threads)
+        use = InUse(args.detector, Choice(args.fpr, args.band, args.device), not args.no_neighbours)
+        torch.set_num_threads(args.threads or use.current().detector.config.train.threads)
         cv2.setNumThreads(1)
         return _serve(args, use, made, limit)
 
@@ -115,7 +116,7 @@ def _serve(args: argparse.Namespace, use: InUse, made: socket.socket, limit: int
         )
         print(wrapped(warning), file=sys.stderr)
     app = create_app(use, Limits(upload=limit), Hosts(frozenset(names), addresses=not local))
-    text = f"{use.current().version} of {args.detector} at {address(host, port)}\n"
+    text = f"{use.current().detector.version} of {args.detector} at {address(host, port)}\n"
     print(text + wrapped(f"Files up to {in_words(limit)} are judged and not kept. Ctrl-C ends it."), flush=True)
     settings = uvicorn.Config(
         app,

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ffd_continual.evidence import Evidence, gather
 from ffd_continual.lineage import is_lineage, open_lineage
 from ffd_continual.opened import Opened, open_detector
 from ffd_continual.scenarios.errors import FFDError
@@ -26,12 +27,22 @@ class Choice:
     device: str | None = None
 
 
+@dataclass(frozen=True)
+class Ready:
+    """An opened detector with the stored faces to compare with, or why there are none."""
+
+    detector: Opened
+    evidence: Evidence | None
+    without: str | None = None
+
+
 @dataclass
 class InUse:
     """Opens once, and again when the promoted version or its files change. Safe from several threads."""
 
     path: Path
     choice: Choice = field(default_factory=Choice)
+    neighbours: bool = True
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -57,10 +68,16 @@ class InUse:
                 times.append(0)
         return number, tuple(times)
 
-    def _open(self, mark: Mark) -> Opened:
-        return open_detector(self.path, mark[0], self.choice.fpr, self.choice.band, self.choice.device)
+    def _open(self, mark: Mark) -> Ready:
+        detector = open_detector(self.path, mark[0], self.choice.fpr, self.choice.band, self.choice.device)
+        if not self.neighbours:
+            return Ready(detector, None, "neighbours are left out: the server was started with --no-neighbours")
+        try:
+            return Ready(detector, gather(detector))
+        except FFDError as error:  # judging needs no stored faces
+            return Ready(detector, None, str(error))
 
-    def current(self) -> Opened:
+    def current(self) -> Ready:
         """The detector in use. A version that cannot be opened is told in `problem`; the one before goes on judging."""
         if not self._lock.acquire(blocking=False):
             return self._opened  # another thread is opening the new one
@@ -72,7 +89,9 @@ class InUse:
                 self._tried = (mark, time.monotonic())
                 self._opened, self._mark, self.problem = self._open(mark), mark, None
         except FFDError as error:
-            self.problem = f"{self._opened.version} goes on judging, since what is promoted cannot be opened: {error}"
+            self.problem = (
+                f"{self._opened.detector.version} goes on judging, since what is promoted cannot be opened: {error}"
+            )
         finally:
             self._lock.release()
         return self._opened

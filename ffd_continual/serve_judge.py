@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,8 +18,8 @@ from ffd_continual.opened import Opened
 from ffd_continual.predict import Asked, faces_of
 from ffd_continual.report_samples import data_uri
 from ffd_continual.scenarios.pictures import Picture, PictureError, encode_picture, read_picture
+from ffd_continual.serve_detector import Ready
 from ffd_continual.serve_upload import Upload, UploadError
-from ffd_continual.verdict import Verdict
 
 Record = dict[str, Any]
 NAME = "upload"  # `path` of the records: the client's own name for its file is never asked for
@@ -26,6 +27,7 @@ EVIDENCE = (
     "A score is evidence, not proof; error rates differ between groups of people and cameras, and on generators nobody "
     "has seen all published detectors are weak. Do not decide about a person by a score alone."
 )
+NEAREST = 5  # stored faces shown beside a judged one
 PREVIEW = 1280  # pixels of the longer side
 
 
@@ -52,16 +54,34 @@ def about(detector: Opened) -> Record:
     return {"path": NAME, "version": detector.version, "fpr": rule["fpr"], "band": rule["band"]}
 
 
-def face_record(asked: Asked, verdict: Verdict, shared: Record, images: bool) -> Record:
-    """One face's record; `images` adds `crop`, and `overlay` where the learner has a map, as data URIs."""
-    box = None if asked.found is None else asked.found.box
-    record = {**shared, "kind": "face", "frame": asked.frame, "face": asked.face, "note": asked.note}
-    record |= replace(verdict, box=box).record()
-    if images:
-        record["crop"] = data_uri(verdict.crop)
-        record["overlay"] = None if verdict.trace is None else data_uri(verdict.overlay())
-        record["trace_kind"] = verdict.trace_kind or None
-    return record
+def thumbnail(detector: Opened, path: str) -> str | None:
+    """A stored face as the learner sees it, as a data URI; None where its file is gone."""
+    try:
+        return data_uri(detector.fit(read_picture(path)))
+    except PictureError:
+        return None
+
+
+def judge_faces(ready: Ready, faces: list[Asked], images: bool) -> list[Record]:
+    """A record a face; `images` adds data URIs: `crop`, `overlay` where there is a map, `picture` of a neighbour."""
+    detector, shared = ready.detector, about(ready.detector)
+    verdicts = detector.ask([face.crop for face in faces], maps=images)
+    near = ready.evidence.nearest(verdicts, NEAREST) if ready.evidence is not None and faces else [()] * len(faces)
+    made = []
+    for asked, verdict, neighbours in zip(faces, verdicts, near, strict=True):
+        box = None if asked.found is None else asked.found.box
+        record = {**shared, "kind": "face", "frame": asked.frame, "face": asked.face, "note": asked.note}
+        record |= replace(verdict, box=box, neighbours=neighbours).record()
+        for listed, one in zip(record.get("neighbours", ()), neighbours, strict=True):
+            listed["path"] = Path(one.path).name  # where the server keeps its faces is nobody's business
+            if images:
+                listed["picture"] = thumbnail(detector, one.path)
+        if images:
+            record["crop"] = data_uri(verdict.crop)
+            record["overlay"] = None if verdict.trace is None else data_uri(verdict.overlay())
+            record["trace_kind"] = verdict.trace_kind or None
+        made.append(record)
+    return made
 
 
 def read_upload(upload: Upload) -> Picture:
@@ -72,16 +92,13 @@ def read_upload(upload: Upload) -> Picture:
         raise UploadError(422, f"this picture cannot be read: {error.cause or error}.") from error
 
 
-def judge_picture(detector: Opened, upload: Upload, cropped: bool, images: bool) -> Record:
+def judge_picture(ready: Ready, upload: Upload, cropped: bool, images: bool) -> Record:
     """The answer for a picture. Raises UploadError."""
     picture = read_upload(upload)
     height, width = picture.shape[:2]
-    shared = about(detector)
-    faces = faces_of(detector, picture, cropped)
-    verdicts = detector.ask([face.crop for face in faces], maps=images)
-    records = [face_record(a, v, shared, images) for a, v in zip(faces, verdicts, strict=True)]
+    records = judge_faces(ready, faces_of(ready.detector, picture, cropped), images)
     if not records:
-        records = [{**shared, "kind": "no face", "note": "no face was found"}]
+        records = [{**about(ready.detector), "kind": "no face", "note": "no face was found"}]
     answer: Record = {"kind": "picture", "width": width, "height": height, "records": records}
     if images:
         answer["preview"] = picture_uri(picture)
