@@ -106,6 +106,10 @@ class Judging:
         if waiting:
             yield self._judged(waiting)
 
+    def picture(self, picture: Picture, name: str) -> list[Record]:
+        """Records of a picture (H, W, 3) RGB in memory, called `name`."""
+        return self._judged([Job(Input(Path(name), False), faces_of(self.detector, picture, self.asking.cropped))])
+
     def _judged(self, jobs: list[Job]) -> list[Record]:
         faces = [face for job in jobs for face in job.faces]
         verdicts = self.detector.ask([face.crop for face in faces], maps=self.asking.overlay is not None)

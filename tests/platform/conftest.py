@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from ffd_continual.config import config_from
+from ffd_continual.opened import Opened, open_detector
+from ffd_continual.run import start
+from ffd_continual.scenarios.studio.portrait import render_portrait
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +35,45 @@ def small_config(tiny_config: dict[str, Any]) -> dict[str, Any]:
     train = {**tiny_config["train"], "steps": 2, "batch": 8}
     method = {"learner": {"name": "plain", "trunk": trunk}, "strategy": {"name": "naive"}}
     return {"name": "small", "scenario": scenario, "train": train, "evaluation": evaluation, **method}
+
+
+@pytest.fixture(scope="session")
+def iin_run(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
+    """IIN on two tiny forgeries, four steps each; its data lie beside it, in data/."""
+    folder = tmp_path_factory.mktemp("predict")
+    shutil.copytree(tiny_faces.parent, folder / "data")
+    manifest = folder / "data" / "manifest.csv"
+    trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4}
+    config = {
+        "name": "tiny",
+        "scenario": {"data": str(manifest), "order": ["alpha", "beta"], "unseen": ["gamma"], "size": 48},
+        "learner": {"name": "iin", "trunk": trunk, "local": 16, "queue": 64},
+        "strategy": {"name": "iin", "exemplars": 8},
+        "train": {"steps": 4, "batch": 12, "threads": 1, "eval_batch": 16, "device": "cpu"},
+        "evaluation": {"bootstrap": 0, "samples": 0, "controls": False},
+    }  # fmt: skip
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+        start(config_from(config), folder / "run")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def iin_detector(iin_run: Path) -> Opened:
+    return open_detector(iin_run)
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rendered persons side by side on grey."""
+    path = tmp_path_factory.mktemp("portrait") / "two.png"
+    wide = np.full((300, 640, 3), 128, np.uint8)
+    for person, side in ((3, 280), (4, 180)):
+        face = render_portrait(person, 0, side).image
+        left = 20 if person == 3 else 400
+        wide[10 : 10 + side, left : left + side] = face
+    Image.fromarray(wide).save(path)
+    return path
