@@ -112,7 +112,8 @@ def index(root: Path, wanted: Wanted) -> Listing:
         listing = Listing(listing.items, listing.missing, (*listing.notes, f"{note} (or --forgeries {ACTORS})"))
     if not listing.items:
         raise tree.nothing("clips such as original_sequences/youtube/c23/videos/071.mp4")
-    return Listing(listing.items, listing.missing, listing.notes + tree.notes)
+    lists = () if folder is None else tuple(join(folder, name) for name in SPLIT_FILES.values())
+    return Listing(listing.items, listing.missing, listing.notes + tree.notes, lists)
 
 
 def _clips(

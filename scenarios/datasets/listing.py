@@ -68,11 +68,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Listing:
-    """``items`` that are there; ``missing``: paths that the official listing names and the disk lacks; remarks."""
+    """``items`` that are there; ``missing``: paths that the official listing names and the disk lacks; remarks.
+
+    ``lists``: paths of official split files; `ffd prepare` copies them to OUT/splits, where protocols look for them.
+    """
 
     items: tuple[Item, ...]
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
 
 
 class Adapter(Protocol):

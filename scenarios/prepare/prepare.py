@@ -92,6 +92,8 @@ def prepare_listing(
         rows, failed = _collected(items, journal)
         write_bytes(out / "failed.csv", _csv(("path", "cause", "kept"), failed))
         write_bytes(out / "missing.csv", _csv(("path",), [(path,) for path in listing.missing]))
+        for path in listing.lists:
+            write_bytes(out / "splits" / Path(path).name, (root / path).read_bytes())
         if not rows:
             raise FFDError(
                 f"none of the {len(items)} items gave a face: {out / 'failed.csv'} says why. "

@@ -86,6 +86,7 @@ def test_wanted(root: Path) -> None:
     listing = read(root, compressions=("c40",), forgeries=("deepfakes",))
     assert {(item.forgery, item.compression) for item in listing.items} == {("real", "c40"), ("deepfakes", "c40")}
     assert listing.missing == ()
+    assert listing.lists == ("splits/train.json", "splits/val.json", "splits/test.json")
     with pytest.raises(FFDError, match=r"no forgery 'deepfake'. Did you mean 'deepfakes'\?"):
         read(root, forgeries=("deepfake",))
     with pytest.raises(FFDError, match="no compression 'c24'.* Known: raw, c23, c40"):
@@ -114,6 +115,7 @@ def test_without_split_files(root: Path) -> None:
         (root / "splits" / f"{part}.json").unlink()
     listing = read(root)
     assert {item.split for item in listing.items} == {""}
+    assert listing.lists == ()
     assert any("splits stay empty" in note for note in listing.notes)
 
 
