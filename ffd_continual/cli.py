@@ -30,6 +30,7 @@ COMMANDS = {
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "prepare": ("ffd_continual.prepare_command", "turn a downloaded data set into face crops and a manifest"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),
+    "clips": ("ffd_continual.clips_command", "turn real portraits into video clips, laid out as FF++ is"),
     "list": ("ffd_continual.list_command", "list learners, strategies, scenarios, configs"),
 }
 

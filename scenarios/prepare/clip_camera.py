@@ -58,9 +58,9 @@ class Camera:
         # One resampling to the video's scale; what follows in each frame is nearly of unit scale.
         size = (max(round(columns * fill), 1), max(round(rows * fill), 1))
         flags = cv2.INTER_AREA if fill < 1 else cv2.INTER_LANCZOS4
-        self._scene = np.asarray(cv2.resize(photograph, size, interpolation=flags), np.uint8)
+        self.scene = np.asarray(cv2.resize(photograph, size, interpolation=flags), np.uint8)
         scale = np.array([size[0] / columns, size[1] / rows])
-        self._marks = np.asarray((landmarks + 0.5) * scale - 0.5, np.float64)
+        self.marks = np.asarray((landmarks + 0.5) * scale - 0.5, np.float32)
         self.grey = is_grey(photograph)
         rng = draw(seed, "camera", name)
         self._zoom = rng.uniform(*config.zoom)
@@ -81,7 +81,7 @@ class Camera:
         height, width = self.size
         zoom = self._zoom * (1 + 0.03 * self._wave(0, time))
         angle = np.deg2rad(config.roll) * self._wave(1, time)
-        rows, columns = self._scene.shape[:2]
+        rows, columns = self.scene.shape[:2]
         free = np.array([columns - width / zoom, rows - height / zoom]) / 2 * config.pan
         centre = np.array([columns - 1, rows - 1]) / 2
         centre = centre + free * np.array([self._wave(2, time), self._wave(3, time)])
@@ -89,12 +89,13 @@ class Camera:
         shift = np.array([width - 1, height - 1]) / 2 - turn @ centre
         return np.concatenate([turn, shift[:, None]], 1)
 
-    def shoot(self, frame: int) -> tuple[Picture, Points]:
-        """Frame number `frame` and the 68 landmarks in it."""
+    def shoot(self, frame: int, scene: Picture | None = None) -> tuple[Picture, Points]:
+        """Frame number `frame` and the 68 landmarks in it; of another `scene` of the same size where one is given."""
         config, time = self.config, frame / self.config.rate
         view = self._view(frame)
         border = cv2.BORDER_REFLECT_101
-        seen = cv2.warpAffine(self._scene, view, self.size[::-1], flags=cv2.INTER_CUBIC, borderMode=border)
+        filmed = self.scene if scene is None else scene
+        seen = cv2.warpAffine(filmed, view, self.size[::-1], flags=cv2.INTER_CUBIC, borderMode=border)
         rng = draw(self.seed, "noise", self.name, str(frame))
         tint = np.ones(3, np.float32)
         if not self.grey:
@@ -105,8 +106,14 @@ class Camera:
         dark, bright = config.noise
         deviation = dark + (bright - dark) * np.clip(lit / 255, 0, 1)
         lit += deviation * rng.standard_normal((*self.size, planes), np.float32)
-        marks = self._marks @ view[:, :2].T + view[:, 2]
+        marks = self.marks @ view[:, :2].T + view[:, 2]
         return np.asarray(np.clip(np.rint(lit), 0, 255), np.uint8), np.asarray(marks, np.float32)
+
+    def trace(self, frame: int, mask: Picture) -> Picture:
+        """A mask (H, W) of the scene as frame number `frame` shows it: 255 wherever interpolation may reach it."""
+        wide = cv2.dilate(mask, np.ones((5, 5), np.uint8))  # cubic interpolation reaches two pixels
+        seen = cv2.warpAffine(wide, self._view(frame), self.size[::-1], flags=cv2.INTER_LINEAR)
+        return np.where(np.asarray(seen) > 0, 255, 0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
