@@ -31,6 +31,7 @@ from ffd_continual.serve_video import Stopped, judge_video
 
 WORKERS = 2
 TYPES = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
+PARTS = ("serve_page.css", "serve_page.js", "serve_page_faces.js", "serve_page_history.js")
 GONE = 0.3  # seconds between two looks whether a client is still there
 
 
@@ -125,13 +126,11 @@ def _pages(app: FastAPI) -> None:
     def page() -> Response:
         return asset("serve_page.html")
 
-    @app.get("/page.css")
-    def style() -> Response:
-        return asset("serve_page.css")
-
-    @app.get("/page.js")
-    def script() -> Response:
-        return asset("serve_page.js")
+    @app.get("/{name}")
+    def part(name: str) -> Response:
+        if name not in PARTS:
+            raise HTTPException(404)
+        return asset(name)
 
 
 def _api(app: FastAPI, desk: Desk) -> None:
