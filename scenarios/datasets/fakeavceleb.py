@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -112,7 +112,8 @@ def index(root: Path, wanted: Wanted) -> Listing:
     there: set[str] = set()
     for folder in sorted({path.rpartition("/")[0] for path in rows}):
         there |= {clip.path for clip in tree.clips(join(home, folder)).values()}
-    items = [_item(row, join(home, path), home, there) for path, row in rows.items() if join(home, path) in there]
+    here = {path: row for path, row in rows.items() if join(home, path) in there}
+    items = [_item(row, join(home, path), here) for path, row in here.items()]
     missing = [join(home, path) for path in rows if join(home, path) not in there]
     if not items:
         raise tree.nothing("clips of meta_data.csv such as RealVideo-RealAudio/African/men/id00076/00109.mp4")
@@ -126,7 +127,7 @@ def index(root: Path, wanted: Wanted) -> Listing:
     return Listing(tuple(items), tuple(missing), (*notes, *without_pair(items), *tree.notes))
 
 
-def _item(row: _Row, path: str, home: str, there: set[str]) -> Item:
+def _item(row: _Row, path: str, here: Mapping[str, _Row]) -> Item:
     forged = row.method != "real"
     parts = PurePosixPath(row.path)
     original = join("RealVideo-RealAudio", *parts.parts[1:-1], f"{parts.stem.split('_')[0]}.mp4")
@@ -139,7 +140,7 @@ def _item(row: _Row, path: str, home: str, there: set[str]) -> Item:
         video=_video(row.path),
         identity=row.source,
         source_identity=row.target if swapped else "",
-        pair=_video(original) if forged and join(home, original) in there else "",
+        pair=_video(original) if forged and original in here else "",
         dataset=DATASET,
         extra={"race": row.race, "gender": row.gender, "category": row.type},
     )

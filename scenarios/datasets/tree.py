@@ -12,7 +12,6 @@ import difflib
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -105,8 +104,7 @@ class Tree:
     def __init__(self, root: Path, title: str) -> None:
         """Raises FFDError where ``root`` is no folder that can be read; ``title`` names the data set in messages."""
         self.root, self.title = Path(root), title
-        self._left: Counter[str] = Counter()
-        self._example: dict[str, str] = {}
+        self._left: dict[str, dict[str, None]] = {}  # reason -> names
         if not self.root.is_dir():
             what = "is a file, not a folder" if self.root.exists() else "does not exist"
             raise FFDError(f"{title}: {self.root} {what}. Give the folder into which the data set was unpacked.")
@@ -116,14 +114,14 @@ class Tree:
     def notes(self) -> tuple[str, ...]:
         """What was left out, a sentence a reason, with how many and one example."""
         return tuple(
-            f"left out {n} name(s): {reason}, such as '{self._example[reason]}'" for reason, n in self._left.items()
+            f"left out {len(names)} name(s): {reason}, such as '{next(iter(names))}'"
+            for reason, names in self._left.items()
         )
 
     def leave_out(self, name: str, reason: str) -> None:
-        """Count a name that is refused; `notes` tells how many and the first."""
-        self._left[reason] += 1
-        # Shown by its ASCII form: the name may be refused for what it would do to a terminal.
-        self._example.setdefault(reason, ascii(name)[1:-1] if _CONTROL.search(name) else name)
+        """Remember a name that is refused; `notes` tells how many and the first."""
+        # By its ASCII form: the name may be refused for what it would do to a terminal.
+        self._left.setdefault(reason, {})[ascii(name)[1:-1] if _CONTROL.search(name) else name] = None
 
     def _inside(self, path: str) -> bool:
         real = os.path.realpath(path)
@@ -201,7 +199,7 @@ class Tree:
             path = join(folder, entry.name)
             if entry.is_dir():
                 yield from self._walk(path, suffixes, seen)
-            elif _suffix(entry.name) in suffixes:
+            elif entry.is_file() and _suffix(entry.name) in suffixes:
                 yield path
 
     def home(self, *marks: str) -> str:

@@ -136,3 +136,21 @@ def test_chosen_names_the_nearest() -> None:
         chosen(("c4",), ("c23", "c40"), "compression", "X")
     with pytest.raises(FFDError, match="Known: none, it has a single compression"):
         chosen(("c4",), (), "compression", "X")
+
+
+def test_a_name_is_left_out_once_however_often_it_is_met(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1\n.mp4", "a/2.mp4")
+    here = tree(tmp_path)
+    for _ in range(3):
+        here.files("a", {".mp4"})
+    assert "left out 1 name(s)" in here.notes[0]
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path: Path) -> None:
+    """Reading a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "1.csv")
+    (tmp_path / "2.csv").symlink_to(tmp_path / "gone.csv")
+    touch(tmp_path, "3.csv")
+    here = tree(tmp_path)
+    assert here.walk("", {".csv"}) == here.files("", {".csv"}) == ["3.csv"]
+    assert not here.is_file("1.csv")
