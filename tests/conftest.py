@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+
+from ffd_continual.scenarios.studio.portrait import studio_faces
 
 
 def make_tiny_faces(
@@ -68,3 +74,63 @@ def tiny_config(tiny_faces: Path) -> dict[str, object]:
         "train": {"steps": 6, "batch": 12, "threads": 1, "eval_batch": 32, "device": "cpu"},
         "evaluation": {"bootstrap": 50, "samples": 1, "controls": False},
     }  # fmt: skip
+
+
+def write_video(
+    path: Path,
+    pictures: Iterable[np.ndarray[Any, Any]],
+    codec: str = "libx264",
+    rate: int = 25,
+    stamps: Sequence[int] | None = None,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """A real video file of RGB pictures; `stamps`: each frame's time in milliseconds, for a rate that varies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base = Fraction(1, 1000) if stamps else Fraction(1, rate)
+    lossless = {"crf": "10", "preset": "ultrafast"} if codec == "libx264" else {}
+    muxing = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=muxing) as container:
+        stream = None
+        for number, picture in enumerate(pictures):
+            if stream is None:
+                stream = container.add_stream(codec, rate=rate, options=lossless | (options or {}))
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                stream.codec_context.time_base = base
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = stamps[number] if stamps else number, base
+            container.mux(stream.encode(frame))
+        if stream is not None:
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def video_writer() -> Callable[..., Path]:
+    return write_video
+
+
+@pytest.fixture(scope="session")
+def studio_people() -> list[np.ndarray[Any, Any]]:
+    """Three rendered faces, (128, 128, 3)."""
+    return [face.image for face in studio_faces(3, 1, 4, 128, 1)]
+
+
+def pan_over(
+    face: np.ndarray[Any, Any], frames: int = 12, size: tuple[int, int] = (180, 240), forged: bool = False
+) -> list[np.ndarray[Any, Any]]:
+    """A face that moves a little to the right before a grey wall; `forged` paints a green patch on its cheek."""
+    pictures = []
+    for number in range(frames):
+        picture = np.full((*size, 3), 90, np.uint8)
+        left, top = 30 + number * 4 * 12 // frames, 26
+        picture[top : top + 128, left : left + 128] = face
+        if forged:
+            picture[top + 70 : top + 95, left + 50 : left + 80, 1] = 230
+        pictures.append(picture)
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def panned() -> Callable[..., list[np.ndarray[Any, Any]]]:
+    return pan_over

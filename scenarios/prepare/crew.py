@@ -39,11 +39,13 @@ class _Worker(Generic[Task]):
     process: BaseProcess
     pipe: Connection
     task: Task | None = None
+    there: bool = False
 
 
 def _serve(pipe: Connection, begin: Callable[[], Callable[[Task], Answer]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work: Callable[[Task], Answer] | None = None
+    pipe.send(None)  # there: from here on it is a task that is to blame
     while True:
         try:
             task = pipe.recv()
@@ -98,13 +100,19 @@ class Crew(Generic[Task, Answer]):
                 return
             ready = wait([one.pipe for one in busy])
             for worker in [one for one in busy if one.pipe in ready]:
-                busy.remove(worker)
-                held = worker.task
-                worker.task = None
                 try:
-                    good, answer = worker.pipe.recv()
+                    said = worker.pipe.recv()
                 except (EOFError, OSError):
+                    said = ()
+                if said is None:
+                    worker.there = True
+                    continue
+                busy.remove(worker)
+                held, worker.task = worker.task, None
+                if not said:
                     worker.process.join()
+                    if not worker.there:
+                        raise RuntimeError(f"a process did not start (exit code {worker.process.exitcode})")
                     self._workers.remove(worker)
                     self._workers.append(self._hire())
                     idle.append(self._workers[-1])
@@ -112,6 +120,7 @@ class Crew(Generic[Task, Answer]):
                         yield Lost(held, worker.process.exitcode)
                     continue
                 idle.append(worker)
+                good, answer = said
                 if not good:
                     raise answer
                 yield answer

@@ -54,11 +54,12 @@ def matched(source: Source, real: dict[str, Any], kind: str) -> dict[int, list[M
     found: dict[int, list[Match]] = {}
     if _by_time(source, real) and source.times is not None:
         step = float(np.median(np.diff(source.times))) if source.count > 1 else 1.0
+        finer = min(step, real["seconds"] / max(real["count"] - 1, 1)) if real["seconds"] else step
         for face in faces:
             at = nearest(source.times, face["seconds"])
             if face["seconds"] > source.times[-1] + step:
                 continue  # the forgery ends earlier
-            _take(found, at, face, abs(float(source.times[at]) - face["seconds"]) <= step / 2)
+            _take(found, at, face, abs(float(source.times[at]) - face["seconds"]) < 0.49 * finer)
         return found
     order = np.argsort(source.numbers, kind="stable")
     ascending = source.numbers[order]

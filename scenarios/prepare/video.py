@@ -27,6 +27,8 @@ _BROKEN = (av.error.FFmpegError, EOFError, MemoryError, UnicodeError)
 
 
 def _cause(error: BaseException) -> str:
+    if isinstance(error, EOFError):
+        return "it ends before its first frame"
     return str(getattr(error, "strerror", "") or error) or type(error).__name__
 
 
@@ -59,17 +61,28 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         yield container, stream
 
 
+def _stated(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+    """How many frames the file says it has, only to notice that its end is missing; 0 where it says nothing."""
+    if stream.frames:
+        return int(stream.frames)
+    if len(container.streams) > 1 or not container.duration or not stream.average_rate:
+        return 0
+    # From a length in seconds: rounded, so the last tenth or two frames may be missing unnoticed.
+    return max(int(container.duration / av.time_base * float(stream.average_rate) * 0.9) - 2, 0)
+
+
 class VideoFile:
     """A `Source` of a video. Reads all packets once on construction; raises ItemError where there is no frame."""
 
     def __init__(self, path: Path, name: str, remarks: Remarks) -> None:
         self.path, self.name, self.remarks = path, name, remarks
         stamps: list[int] = []
-        count = 0
+        count = hidden = 0
         with _opened(path) as (container, stream):
             try:
                 for packet in container.demux(stream):
                     if packet.size == 0 or packet.is_discard:
+                        hidden += packet.size > 0
                         continue
                     count += 1
                     if packet.pts is not None:
@@ -79,8 +92,11 @@ class VideoFile:
             except _BROKEN as error:
                 remarks.add(name, f"broken after {count} frames: {_cause(error)}")
             base = stream.time_base
+            stated = _stated(container, stream)
         if count == 0:
             raise ItemError("holds no frame")
+        if stated > count + hidden:
+            remarks.add(name, f"cut short: {count} of {stated} frames are there")
         self.count = count
         self.numbers: Positions = np.arange(count, dtype=np.int64)
         # Time stamps name frames best, but raw streams have none and some files repeat them: then frames are counted.
