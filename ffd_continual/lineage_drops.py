@@ -44,10 +44,12 @@ def paired(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     return after.merge(before[[*keys, "z"]].rename(columns={"z": "z_before"}), on=keys)
 
 
-def drops(before: pd.DataFrame, after: pd.DataFrame, names: Sequence[str], samples: int, seed: int) -> list[Drop]:
-    """The drop of every named test stream, then that of their mean; predictions as in matrix.py, one model each."""
+def drops(
+    before: pd.DataFrame, after: pd.DataFrame, names: Sequence[str], samples: int, seed: int, stream: str = "test"
+) -> list[Drop]:
+    """The drop on every named stream, then that of their mean; predictions as in matrix.py, one model each."""
     both = paired(before, after)
-    both = both[(both["stream"] == "test") & both["on"].isin(names)].reset_index(drop=True)
+    both = both[(both["stream"] == stream) & both["on"].isin(names)].reset_index(drop=True)
     if both.empty:
         return []
     _, groups, count = resampling_groups(both)

@@ -59,8 +59,8 @@ def _flat(where: Path, forgery: str, pattern: str) -> Manifest:
         match = re.search(pattern, inside)
         video = inside.rpartition("/")[0]
         rows.append(
-            {"path": str(path), "label": int(forgery != REAL), "forgery": forgery, "dataset": where.resolve().name,
-             "video": video, "identity": match.group(1) if match else ""}
+            {"path": str(path.resolve()), "label": int(forgery != REAL), "forgery": forgery,
+             "dataset": where.resolve().name, "video": video, "identity": match.group(1) if match else ""}
         )  # fmt: skip
     return make_manifest(pd.DataFrame(rows), where, str(where))
 
