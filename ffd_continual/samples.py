@@ -68,6 +68,7 @@ def write_samples(folder: Path, parts: Parts, count: int) -> None:
         entry: dict[str, Any] = {
             "forgery": name, "label": int(batch.target[0]), "stream": stream,
             "z": float(parts.keeper.decide(out)[0]), "picture": f"{stem}.png",
+            "row": int(table.rows["manifest_row"].iloc[row]),
         }  # fmt: skip
         _save(folder / f"{stem}.png", np.asarray(table.pictures[slot]))
         shown, kind = _map_of(parts.learner, images, out, table.size)
