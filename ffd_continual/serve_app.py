@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -56,10 +56,15 @@ class Desk:
     closing: threading.Event = field(default_factory=threading.Event)
     busy: int = 0  # read and written on the event loop only
 
-    async def do(self, request: Request, work: Callable[[threading.Event], Record]) -> Record:
-        """Run `work` in a thread. It is told by the event to stop when the client goes away; ClientDisconnect then."""
+    async def judge(self, request: Request, upload: Upload, cropped: bool, images: bool) -> Record:
+        """The answer, from a thread; ClientDisconnect where nobody waits for it any more. The upload is gone then."""
         stop = threading.Event()
-        future = asyncio.get_running_loop().run_in_executor(self.pool, work, stop)
+        try:
+            own = self.pool.submit(_judge, self, upload, cropped, images, stop)
+        except RuntimeError as error:  # the server ends
+            upload.close()
+            raise ClientDisconnect from error
+        future = asyncio.wrap_future(own)
         try:
             while not (await asyncio.wait({future}, timeout=GONE))[0]:
                 if self.closing.is_set() or await request.is_disconnected():
@@ -67,6 +72,8 @@ class Desk:
             return future.result()
         finally:
             stop.set()
+            if own.cancel():  # it was still waiting for its turn
+                upload.close()
             future.cancel()
 
 
@@ -161,7 +168,7 @@ def _api(app: FastAPI, desk: Desk) -> None:
         desk.busy += 1
         try:
             upload = await receive(request.stream(), limits.upload, limits.upload_seconds, told)
-            return JSONResponse(await desk.do(request, lambda stop: _judge(desk, upload, cropped, images, stop)))
+            return JSONResponse(await desk.judge(request, upload, cropped, images))
         finally:
             desk.busy -= 1
 

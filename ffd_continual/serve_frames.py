@@ -20,7 +20,7 @@ from ffd_continual.scenarios.prepare.source import Remarks, spread
 from ffd_continual.scenarios.prepare.video import VideoFile
 
 MEMORY = 3 * 2**30
-MAX_FRAME = 36_000_000  # pixels: 8K is 33 million
+MAX_FRAME, MAX_SIDE = 36_000_000, 10_000  # pixels: 8K has 33 million, 7680 across
 
 
 def confine(memory: int = MEMORY) -> None:
@@ -36,8 +36,8 @@ def send(out: BinaryIO, path: Path, number: int) -> None:
     video = VideoFile(path, "the video", remarks)
     for position, picture in video.frames(spread(video.count, number)):
         height, width = picture.shape[:2]
-        if height * width > MAX_FRAME:
-            raise FFDError(f"its frames have {width} x {height} pixels, more than {MAX_FRAME // 10**6} megapixels")
+        if height * width > MAX_FRAME or max(height, width) > MAX_SIDE:
+            raise FFDError(f"its frames of {width} x {height} pixels are too large")
         seconds = None if video.times is None else round(float(video.times[position]), 3)
         line = {"position": position, "seconds": seconds, "height": height, "width": width}
         out.write(json.dumps(line).encode() + b"\n")

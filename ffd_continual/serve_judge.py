@@ -17,7 +17,7 @@ import numpy as np
 from ffd_continual.opened import Opened
 from ffd_continual.predict import Asked, faces_of
 from ffd_continual.report_samples import data_uri
-from ffd_continual.scenarios.pictures import Picture, PictureError, encode_picture, read_picture
+from ffd_continual.scenarios.pictures import Picture, PictureError, encode_picture, read_picture, read_size
 from ffd_continual.serve_detector import Ready
 from ffd_continual.serve_upload import Upload, UploadError
 
@@ -28,6 +28,7 @@ EVIDENCE = (
     "has seen all published detectors are weak. Do not decide about a person by a score alone."
 )
 NEAREST = 5  # stored faces shown beside a judged one
+MOST_PIXELS = 64_000_000  # of a picture
 PREVIEW = 1280  # pixels of the longer side
 
 
@@ -84,10 +85,26 @@ def judge_faces(ready: Ready, faces: list[Asked], images: bool) -> list[Record]:
     return made
 
 
+def too_big(height: int, width: int) -> str | None:
+    """Why a picture of so many pixels is not judged; None where it is. Told before a pixel is decoded.
+
+    The face finder lays a band around it, an eighth of its longer side: long and narrow ones would need gigabytes.
+    """
+    band = 2 * (max(height, width) // 8)
+    if height * width > MOST_PIXELS:
+        return f"{width} x {height} pixels are more than {MOST_PIXELS // 10**6} megapixels"
+    if (height + band) * (width + band) > 4 * MOST_PIXELS:
+        return f"{width} x {height} pixels are too long and narrow"
+    return None
+
+
 def read_upload(upload: Upload) -> Picture:
     """The picture (H, W, 3). Raises UploadError (422) that says what is wrong with it."""
+    data = upload.data()
     try:
-        return read_picture(NAME, upload.data())
+        if wrong := too_big(*read_size(NAME, data)):
+            raise UploadError(422, f"this picture is not judged: {wrong}. Crop or shrink it first.")
+        return read_picture(NAME, data)
     except PictureError as error:
         raise UploadError(422, f"this picture cannot be read: {error.cause or error}.") from error
 

@@ -19,7 +19,7 @@ function make(tag, given = {}, ...children) {
 }
 
 function megabytes(bytes) {
-  return bytes >= 1048576 ? `${(bytes / 1048576).toPrecision(3)} MB` : `${Math.ceil(bytes / 1024)} KB`;
+  return bytes >= 1048576 ? `${Number((bytes / 1048576).toPrecision(3))} MB` : `${Math.ceil(bytes / 1024)} KB`;
 }
 
 function percent(share) {
@@ -62,7 +62,7 @@ let running = null; // AbortController of the upload under way
 
 async function introduce() {
   about = await ask("/api/detector");
-  find("name").textContent = `${about.name}, ${about.version}`;
+  find("name").textContent = about.lineage ? `${about.name}, ${about.version}` : about.version;
   find("evidence").textContent = about.evidence;
   find("limits").textContent = `JPEG, PNG, WebP, TIFF, BMP or GIF; MP4, WebM, MOV and the like. Up to ` +
     `${megabytes(about.max_upload)}. Files are judged on this server and not kept.`;

@@ -57,8 +57,8 @@ function pictures(record) {
     record.overlay ? make("figure", {}, make("img", {src: record.overlay, alt: "the face with the trace map"}), make("figcaption", {}, map)) : null);
 }
 
-// A face, or a whole video; `which` says which one.
-function card(record, told, which) {
+// A face, or a whole video; `which` says which one. The first card of an answer says how it was decided.
+function card(record, told, which, first) {
   const left = [pictures(record), ...(record.crop ? [] : novelty(record))];
   const right = [...attribution(record), ...(record.crop ? novelty(record) : [])];
   return make("article", {class: `card ${CLASSES[record.decision]}`},
@@ -66,7 +66,7 @@ function card(record, told, which) {
       make("span", {class: "score"}, `score ${score(record.score)}`), make("span", {class: "which"}, which)),
     record.note ? make("p", {class: "notice"}, record.note) : null,
     scale(record, told.rule),
-    make("p", {class: "words"}, ruleInWords(told.rule)),
+    first ? make("p", {class: "words"}, ruleInWords(told.rule), " ", make("b", {}, `${told.evidence.split(";")[0]}.`)) : null,
     make("div", {class: "parts"}, make("div", {}, left), make("div", {}, right)),
     record.crop ? neighbours(record, told.without_neighbours) : []);
 }
@@ -110,7 +110,7 @@ function answerOf(told, name) {
   if (told.kind === "video") {
     const whole = told.records[0];
     const size = `${told.width} × ${told.height}, ${told.video_frames === null ? "" : `${told.video_frames} frames, `}${told.strip.length} judged`;
-    const top = whole.kind === "video" ? card(whole, told, "the whole video: mean over its frames") :
+    const top = whole.kind === "video" ? card(whole, told, "the whole video: mean over its frames", true) :
       make("p", {class: "notice"}, "No face was found, so there is nothing to judge.");
     return [title, make("p", {class: "words"}, size), top, ...frames(told, faces)];
   }
@@ -119,6 +119,6 @@ function answerOf(told, name) {
     const words = "No face was found, so there is nothing to judge. If it is a tight face crop, tick the box above and try again.";
     return [title, size, make("div", {class: "photo"}, make("img", {src: told.preview, alt: "the picture"})), make("p", {class: "notice"}, words)];
   }
-  const cards = faces.map((face, at) => card(face, told, faces.length > 1 ? `face ${at + 1} of ${faces.length}` : ""));
+  const cards = faces.map((face, at) => card(face, told, faces.length > 1 ? `face ${at + 1} of ${faces.length}` : "", at === 0));
   return [title, size, photo(told, faces, cards), ...cards];
 }

@@ -147,13 +147,13 @@ def judge_video(
                           "this video cannot be used: none of its frames can be decoded.")  # fmt: skip
     records = judge_faces(ready, faces, images)
     shared = about(detector)
-    whole = summed(detector, [r for r in records if r["face"] == 0], len(strip)) if records else {
-        "kind": "no face", "frames": len(strip), "note": "no face was found in any frame that was looked at"
-    }  # fmt: skip
-    notes = [whole.get("note"), *film.remarks]
+    whole: Record = {"kind": "no face", "frames": len(strip), "note": "no face was found in any frame"}
+    if records:
+        whole = summed(detector, [record for record in records if record["face"] == 0], len(strip))
+    notes = [whole["note"], *film.remarks]
     if film.late:
         notes.append(f"time was up after {seconds:.0f} seconds: {len(strip)} of {frames} frames were judged")
-    whole["note"] = "; ".join(note for note in notes if note) or None
+    whole["note"] = "; ".join(str(note) for note in notes if note) or None
     return {
         "kind": "video", "width": size[1], "height": size[0], "video_frames": film.count,
         "records": [{**shared, **whole}, *records], "strip": strip,

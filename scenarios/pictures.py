@@ -166,9 +166,12 @@ def read_mask(path: PathLike) -> Picture:
     return np.where(grey >= 128, 255, 0).astype(np.uint8)
 
 
-def read_size(path: PathLike) -> tuple[int, int]:
-    """``(height, width)`` of the upright picture, from the header alone. Raises `PictureError`."""
-    with _open(path) as picture:
+def read_size(path: PathLike, data: bytes | None = None) -> tuple[int, int]:
+    """``(height, width)`` of the upright picture, from the header alone; ``data`` as in `read_picture`.
+
+    Raises `PictureError`.
+    """
+    with _open(path, data) as picture:
         width, height = picture.size
         try:
             sideways = picture.getexif().get(0x0112) in (5, 6, 7, 8)
