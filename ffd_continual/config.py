@@ -38,6 +38,7 @@ class EvaluationConfig:
     controls: bool = True  # border probe and shallow baselines beside the scenario
     video: str = "mean"  # a video's score from its frames': "mean", "top" or "vote" (video_level.py)
     video_share: float = 0.25  # of a video's frames, the highest, that "top" takes the mean of
+    benign: bool = False  # false alarms on real faces after harmless edits, `ffd benign`
     robustness: RobustnessConfig = field(default_factory=RobustnessConfig)  # perturbed test faces, `ffd robust`
 
     @property

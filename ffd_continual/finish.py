@@ -12,8 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ffd_continual.alarm_page import write_alarms
 from ffd_continual.assemble import Parts
 from ffd_continual.config import RunConfig
+from ffd_continual.false_alarms import FOLDER as BENIGN
+from ffd_continual.false_alarms import measure_alarms
 from ffd_continual.matrix import matrix_from_predictions
 from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
 from ffd_continual.modules import measure_modules
@@ -24,6 +27,7 @@ from ffd_continual.robust_page import write_robustness
 from ffd_continual.robustness import FOLDER, measure_robustness
 from ffd_continual.run_folder import RunFolder, write_table, write_text
 from ffd_continual.scalars import read_scalars
+from ffd_continual.scenarios.benign import edits_named
 from ffd_continual.scenarios.controls import border_probe, shallow_baselines
 from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
@@ -75,6 +79,10 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
             reopened(folder, config, parts), asked, path / "scores", self_made, samples, config.name
         )
         write_robustness(path, {config.name: perturbed}, f"Robustness of {config.name}")
+    if config.evaluation.benign:
+        path = folder.path / BENIGN
+        alarms, notes = measure_alarms(reopened(folder, config, parts), edits_named(()), (), path / "scores", samples)
+        write_alarms(path, alarms, f"False alarms of {config.name}", (), notes)
     report = write_report(folder.path)
     print(print_matrix(matrix, order, summary, self_made=self_made))
     if "source_probe" in found:

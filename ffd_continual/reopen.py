@@ -23,7 +23,8 @@ from ffd_continual.assemble import Parts, assemble
 from ffd_continual.checkpoint import TENSORS, load_checkpoint
 from ffd_continual.config import RunConfig
 from ffd_continual.detector import score_faces
-from ffd_continual.run_folder import RunFolder
+from ffd_continual.metrics import Floats
+from ffd_continual.run_folder import RunFolder, write_table
 from ffd_continual.saving import restore
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import Sources, plain_batch
@@ -75,7 +76,7 @@ class Reopened:
         )
         return found if self.video_threshold is None else found.assign(video_threshold=self.video_threshold)
 
-    def scores(self, rows: Rows, change: Change | None = None, title: str = "") -> npt.NDArray[np.float64]:
+    def scores(self, rows: Rows, change: Change | None = None, title: str = "") -> Floats:
         """z (n,) of rows of the face table, each picture changed before it is judged; title: of a progress bar."""
         table = self.parts.sources.table
         slots, first, back = np.unique(table.slot[rows], return_index=True, return_inverse=True)
@@ -86,6 +87,16 @@ class Reopened:
             found = score_faces(learner, decide, self._batches(rows[first], change, bar))
         z = found["z"].to_numpy(np.float64)
         return np.asarray(z[back])
+
+    def kept_scores(self, folder: Path, name: str, told: str, rows: Rows, change: Change | None) -> Floats:
+        """`scores`, kept in `folder` under `name` and a hash of all that they hang on, of which `told` is the caller's:
+        a stopped command goes on where it was, and nothing stale is read."""
+        whole = hashlib.sha256(f"3|{self.fingerprint}|{told}|{self.config.train.threads}".encode())
+        whole.update(np.ascontiguousarray(rows).tobytes())
+        path = folder / f"{name}-{whole.hexdigest()[:16]}.parquet"
+        if not path.is_file():
+            write_table(path, pd.DataFrame({"z": self.scores(rows, change)}))
+        return np.asarray(pd.read_parquet(path)["z"], np.float64)
 
     def _batches(self, rows: Rows, change: Change | None, bar: tqdm[None]) -> Iterator[Batch]:
         sources, step = self.sources, self.config.train.eval_batch

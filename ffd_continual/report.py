@@ -11,6 +11,8 @@ import pandas as pd
 
 from ffd_continual import report_extras as extras
 from ffd_continual import report_sections as sections
+from ffd_continual.alarm_page import alarm_section
+from ffd_continual.false_alarms import read_alarms
 from ffd_continual.matrix import FIGURES, TRACES
 from ffd_continual.report_data import RunData, read_run
 from ffd_continual.report_html import page
@@ -37,6 +39,9 @@ def page_sections(run: RunData) -> list[tuple[str, str, str]]:
     perturbed = read_robustness(run.path)
     if perturbed:
         found.append(("robustness", "Robustness", robustness_section(perturbed)))
+    alarms = read_alarms(run.path)
+    if alarms is not None:
+        found.append(("benign", "False alarms on harmless edits", alarm_section(alarms)))
     if run.controls:
         found.append(("controls", "Controls of the data", extras.controls(run)))
     if run.samples:

@@ -61,11 +61,14 @@ def run(args: argparse.Namespace) -> int:
     single = len(runs) == 1
     out: Path = args.out or (runs[0].path / FOLDER if single else runs[0].path.resolve().parent / FOLDER)
     tables: dict[str, pd.DataFrame] = {}
-    for label, found in zip(labels_of(runs), runs, strict=True):
-        opened = reopen(found.path)
-        config = settings(args, opened.config.evaluation.robustness)
-        self_made = [str(name) for name in found.summary.get("self_made", [])]
-        tables[label] = measure_robustness(opened, config, out / "scores", self_made, args.samples, label)
+    try:
+        for label, found in zip(labels_of(runs), runs, strict=True):
+            opened = reopen(found.path)
+            config = settings(args, opened.config.evaluation.robustness)
+            self_made = [str(name) for name in found.summary.get("self_made", [])]
+            tables[label] = measure_robustness(opened, config, out / "scores", self_made, args.samples, label)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("The same command goes on from there.") from None
     asked = {label: list(dict.fromkeys(table["perturbation"])) for label, table in tables.items()}
     if len({json.dumps(names) for names in asked.values()}) > 1:
         raise FFDError("the runs' own evaluation.robustness name other perturbations: choose some by --perturb.")

@@ -7,7 +7,6 @@ luck of the faces, which both sides share. Axes: n faces, b resamples.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from tqdm import tqdm
 from ffd_continual.matrix import MEASURED, cells_of, check_columns, resampling_groups
 from ffd_continual.metrics import Floats, draw_counts, percentile_interval, resample
 from ffd_continual.reopen import Reopened, some_people
-from ffd_continual.run_folder import write_table
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import Perturbation, RobustnessConfig, chosen
 from ffd_continual.video_level import VideoRule, has_videos
@@ -41,14 +39,6 @@ def conditions(config: RobustnessConfig) -> Iterator[tuple[Perturbation | None, 
             yield perturbation, severity, setting
 
 
-def _scores_file(folder: Path, run: Reopened, config: RobustnessConfig, condition: tuple[Any, int, float]) -> Path:
-    """Named by all that the scores hang on, so that a stopped command goes on and nothing stale is read."""
-    perturbation, severity, setting = condition
-    name = CLEAN if perturbation is None else f"{perturbation.name}-{severity}"
-    told = f"2|{run.fingerprint}|{name}|{setting!r}|{config.people}|{run.config.seed}|{run.config.train.threads}"
-    return folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.parquet"
-
-
 def judge_conditions(run: Reopened, config: RobustnessConfig, cache: Path, title: str = "") -> pd.DataFrame:
     """z of every test row in every condition, one row each: columns of `Reopened.streams`, perturbation, severity,
     setting and z. A condition whose scores lie in `cache` is not judged again. title: of the progress bar."""
@@ -57,16 +47,14 @@ def judge_conditions(run: Reopened, config: RobustnessConfig, cache: Path, title
     parts = []
     bar = tqdm(list(conditions(config)), desc=title or "robustness", unit="condition", leave=False)
     for perturbation, severity, setting in bar:
-        path = _scores_file(cache, run, config, (perturbation, severity, setting))
         name = CLEAN if perturbation is None else perturbation.name
-        if not path.is_file():
-            bar.set_postfix_str(name if perturbation is None else f"{name} {setting:g}")
+        bar.set_postfix_str(name if perturbation is None else f"{name} {setting:g}")
 
-            def change(face: Any, row: int, made: Perturbation | None = perturbation, at: float = setting) -> Any:
-                return face if made is None else made.apply(face, at, seed, row)
+        def change(face: Any, row: int, made: Perturbation | None = perturbation, at: float = setting) -> Any:
+            return face if made is None else made.apply(face, at, seed, row)
 
-            write_table(path, pd.DataFrame({"z": run.scores(rows, change)}))
-        z = pd.read_parquet(path)["z"].to_numpy()
+        file = name if perturbation is None else f"{name}-{severity}"
+        z = run.kept_scores(cache, file, f"{name}|{setting!r}|{seed}", rows, change)
         parts.append(streams.assign(perturbation=name, severity=severity, setting=setting, z=z))
     return pd.concat(parts, ignore_index=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -76,4 +77,26 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         left = 20 if person == 3 else 400
         wide[10 : 10 + side, left : left + side] = face
     Image.fromarray(wide).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
+    """A run of two experiences and an unseen forgery on the tiny faces, of whose people sex and age are known."""
+    torch.set_num_threads(1)
+    table = pd.read_csv(tiny_faces, dtype=str).fillna("")
+    number = table["identity"].str[1:].astype(int)
+    manifest = tiny_faces.with_name("grouped.csv")
+    table.assign(sex=["fm"[n % 2] for n in number], age=[str(20 + 2 * n) for n in number]).to_csv(manifest, index=False)
+    trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
+    values = {
+        "name": "tiny",
+        "scenario": {"data": str(manifest), "order": ["alpha", "beta"], "unseen": ["gamma"], "size": 48},
+        "learner": {"name": "plain", "trunk": trunk},
+        "strategy": {"name": "naive"},
+        "train": {"steps": 12, "batch": 12, "threads": 1, "eval_batch": 32, "device": "cpu", "lr": 0.003},
+        "evaluation": {"bootstrap": 20, "samples": 1, "controls": False},
+    }
+    path = tmp_path_factory.mktemp("finished") / "run"
+    start(config_from(values), path)
     return path

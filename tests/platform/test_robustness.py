@@ -23,26 +23,8 @@ from ffd_continual.scenarios.perturb import PERTURBATIONS, RobustnessConfig
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
-    """A run of two experiences and an unseen forgery on the tiny faces."""
-    torch.set_num_threads(1)
-    trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
-    scenario = {"data": str(tiny_faces), "order": ["alpha", "beta"], "unseen": ["gamma"], "size": 48}
-    values = {
-        "name": "tiny",
-        "scenario": scenario,
-        "learner": {"name": "plain", "trunk": trunk},
-        "strategy": {"name": "naive"},
-        "train": {"steps": 12, "batch": 12, "threads": 1, "eval_batch": 32, "device": "cpu", "lr": 0.003},
-        "evaluation": {"bootstrap": 20, "samples": 1, "controls": False},
-    }
-    path = tmp_path_factory.mktemp("robust") / "run"
-    start(config_from(values), path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def run(finished: Path) -> Reopened:
+    torch.set_num_threads(1)
     return reopen(finished)
 
 
