@@ -46,6 +46,10 @@ ACTORS = "deepfakedetection"
 SPLIT_FILES = {"train": "train.json", "valid": "val.json", "test": "test.json"}
 SPLIT_FOLDERS = ("splits", "", "dataset/splits", "FaceForensics/dataset/splits")
 DATASET = "faceforensics"
+# Sequences that were cut from the same video of YouTube as the next number (dataset/conversion_dict.json).
+SAME_VIDEO = (
+    331, 524, 566, 605, 614, 618, 639, 685, 686, 755, 766, 769, 787, 837, 875, 883, 937, 942, 954, 967, 973, 982, 993,
+)  # fmt: skip
 _ADVICE = "Take train.json, val.json and test.json as they are from dataset/splits of the authors' repository."
 
 
@@ -178,6 +182,12 @@ def _notes(items: list[Item], split_of: dict[str, str]) -> Iterator[str]:
         )
     elif strays := [item.path for item in items if not item.split]:
         yield f"{len(strays)} clip(s) are in no official split, such as {strays[0]}: their splits stay empty"
+    both = [(f"{first:03}", f"{first + 1:03}") for first in SAME_VIDEO]
+    if shared := [f"{a}/{b}" for a, b in both if {a, b} <= split_of.keys() and split_of[a] != split_of[b]]:
+        yield (
+            f"{len(shared)} pairs of originals stand in two official splits and were cut from one video of YouTube: "
+            f"{', '.join(shared)}; their numbers differ, so `ffd check` cannot see it"
+        )
     yield from without_pair(items)
     if bare := [item.path for item in items if item.label and not item.mask and item.forgery != "faceshifter"]:
         yield f"{len(bare)} forged clip(s) have no mask of the authors here, such as {bare[0]}"

@@ -153,6 +153,14 @@ def test_a_clip_across_official_splits_is_left_out(root: Path, plant: Plant, fau
     assert faults_of(listing) == []
 
 
+def test_sequences_of_one_youtube_video_in_two_splits_are_said(root: Path) -> None:
+    """dataset/conversion_dict.json: 755 and 756 are tR7z_H1qPMc; the official lists put them into test and train."""
+    assert not any("YouTube" in note for note in read(root).notes)
+    (root / "splits/test.json").write_text(json.dumps([["953", "974"], ["755", "759"]]))
+    (root / "splits/train.json").write_text(json.dumps([*PAIRS["train"], ["756", "503"], ["766", "767"]]))
+    assert any("1 pairs of originals" in note and "755/756;" in note for note in read(root).notes)
+
+
 def test_extracted_frames_are_read_where_there_is_no_video(root: Path, plant: Plant) -> None:
     (root / "manipulated_sequences/Deepfakes/c23/videos/071_054.mp4").unlink()
     frames = "manipulated_sequences/Deepfakes/c23/images"
