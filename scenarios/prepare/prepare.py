@@ -35,6 +35,7 @@ from ffd_continual.scenarios.prepare.masks import Record
 from ffd_continual.scenarios.prepare.rows import rows_of
 from ffd_continual.scenarios.prepare.settings import PrepareConfig, check_config
 from ffd_continual.scenarios.prepare.shards import SHARD_BYTES, pack_shards
+from ffd_continual.scenarios.prepare.source import inside
 from ffd_continual.scenarios.prepare.validity import checked_items
 from ffd_continual.scenarios.prepare.waves import Task, levels, tasks_of
 from ffd_continual.scenarios.splits import assign_splits
@@ -93,7 +94,7 @@ def prepare_listing(
         write_bytes(out / "failed.csv", _csv(("path", "cause", "kept"), failed))
         write_bytes(out / "missing.csv", _csv(("path",), [(path,) for path in listing.missing]))
         for path in listing.lists:
-            write_bytes(out / "splits" / Path(path).name, (root / path).read_bytes())
+            write_bytes(out / "splits" / Path(path).name, inside(root, path).read_bytes())
         if not rows:
             raise FFDError(
                 f"none of the {len(items)} items gave a face: {out / 'failed.csv'} says why. "
