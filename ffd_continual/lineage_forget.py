@@ -71,7 +71,7 @@ class _Subject:
         hit = rows["identity"].eq(self.identity) | rows["source_identity"].eq(self.identity)
         if "person" in rows:
             hit |= rows["person"].eq(self.identity)
-        if self.dataset:
+        if self.dataset and "dataset" in rows:
             hit &= rows["dataset"].eq(self.dataset)
         return np.asarray(hit, bool)
 
@@ -96,7 +96,7 @@ def forget(lineage: Lineage, identity: str = "", sha256: str = "", dataset: str 
             hit = rows[who.among(rows)]
             done.rows |= {int(n) for n in hit["manifest_row"]}
             words |= {h for h in _hashes(hit) if h} | {str(s) for s in hit["source"]}
-            if rows is faces and (taught := int((hit["stream"] == "train").sum())):
+            if rows is faces and (taught := hit.loc[hit["stream"] == "train", "manifest_row"].nunique()):
                 done.taught[number] = taught
     if not done.rows and not any(_predicted(lineage, who)):
         raise FFDError(
@@ -135,7 +135,7 @@ def _forget_version(lineage: Lineage, number: int, who: _Subject, done: Forgotte
         table = pd.read_parquet(path)
         gone = table["row"].isin(done.rows).to_numpy()
         if not who.sha256:
-            gone |= who.among(table)
+            gone = gone | who.among(table)
         if gone.any():
             touched = True
             done.predictions += int(gone.sum()) if path.parent.name == "predictions" else 0

@@ -104,6 +104,8 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
     number = next_number(lineage)
     about = _about(plan, folder, number, verdict, found, clock)
     write_text(folder.path / "version.json", json.dumps(about, indent=1))
+    shutil.rmtree(folder.after(plan.last - 1), ignore_errors=True)  # the parent's; it has its own
+    (folder.path / "stored.parquet").unlink(missing_ok=True)
     seal(lineage, folder.path, number)
     shutil.rmtree(lineage.path / ".cache", ignore_errors=True)
     return Outcome(number, verdict, found, over, lineage.folder(number) / "report" / "report.html")
