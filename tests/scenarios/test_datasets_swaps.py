@@ -233,9 +233,12 @@ def test_deepfaketimit_without_vidtimit(tmp_path: Path, plant: Plant) -> None:
     assert any("holiday.avi" in note for note in listing.notes)
 
 
-@pytest.mark.parametrize(
-    "name", ["celebdf", "deeperforensics", "uadfv", "deepfaketimit", "ffiw", "kodf", "fakeavceleb"]
-)
+OTHERS = (
+    "celebdf", "deeperforensics", "deepfaketimit", "dfd", "faceforensics", "fakeavceleb", "ffiw", "kodf", "uadfv"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_another_tree_is_refused_with_what_was_expected(tmp_path: Path, name: str) -> None:
     (tmp_path / "holiday").mkdir()
     with pytest.raises(FFDError, match="expected .*it holds holiday"):
@@ -244,3 +247,15 @@ def test_another_tree_is_refused_with_what_was_expected(tmp_path: Path, name: st
     assert all((about.title, about.citation, about.terms, about.layout, about.source))
     assert about.url.startswith("https://")
     assert max(len(line) for line in about.layout.splitlines()) <= 80  # it is printed as it is
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_has_a_page_in_the_index(name: str) -> None:
+    folder = Path(__file__).parents[2] / "docs/datasets"
+    page, about = (folder / f"{name}.md").read_text(encoding="utf-8"), adapter(name).ABOUT
+    assert f"[{name}]({name}.md)" in (folder / "README.md").read_text(encoding="utf-8")
+    for part in ("How to get it", "Terms", "Layout", "Command", "Split", "Known caveats", "Disk and time per 1,000"):
+        assert f"**{part}" in page, part
+    assert f"ffd prepare {name} ROOT --out data/{name}" in page
+    assert "verified against a download" in about.source
+    assert "verified against a download" in " ".join(page.split())
