@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=default.frames, help="of each video (default %(default)s)")
     parser.add_argument("--faces", type=int, default=default.faces, help="per frame, at most (default %(default)s)")
     parser.add_argument("--size", type=int, default=default.size, help="side of the crops, px (default %(default)s)")
-    parser.add_argument(
-        "--enlarge", type=float, default=default.enlarge, help="of the box (default %(default)s)"
-    )
+    parser.add_argument("--enlarge", type=float, default=default.enlarge, help="of the box (default %(default)s)")
     parser.add_argument("--smallest", type=int, default=default.smallest, help="face box, px (default %(default)s)")
     parser.add_argument("--format", choices=tuple(SUFFIX), default=default.form, help="default %(default)s")
     parser.add_argument("--quality", type=int, default=default.quality, help="JPEG, WebP (default %(default)s)")
@@ -46,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=default.masks,
         help="of forgeries without masks: left to the manifest's pairs, or written by difference or ssim",
     )
-    parser.add_argument("--split-by", choices=("identity", "video"), default="identity", help="where splits are empty")
+    parser.add_argument(
+        "--split-by",
+        choices=("identity", "video", "test"),
+        default="identity",
+        help="where splits are empty; test: all of it is for testing (default %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of those splits (default %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s); same bytes for any")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")

@@ -69,8 +69,8 @@ def clips(tree: Tree, home: str, asked: tuple[str, ...]) -> Listing:
     notes = without_pair(items)
     if items:
         notes.append(
-            "no official split; nearly all actors hang together by swaps, so splits by person may be impossible: "
-            "use it as a test set, or split by video and say so"
+            "no official split, and nearly all actors hang together by swaps, so splits by person may be impossible: "
+            "prepare it with --split-by test (for testing alone), or with --split-by video and say so"
         )
     return Listing(tuple(items), tuple(missing), tuple(notes))
 

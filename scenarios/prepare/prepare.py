@@ -255,6 +255,9 @@ def _with_splits(table: pd.DataFrame, seed: int, by: str, notes: list[str]) -> p
     empty = int((table["split"] == "").sum())
     if not empty:
         return table
+    if by == "test":
+        notes.append(f"{empty} faces had no split: all are test")
+        return table.assign(split=table["split"].where(table["split"] != "", "test"))
     try:
         filled = assign_splits(table, seed, by=by)
     except FFDError as error:
