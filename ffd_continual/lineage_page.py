@@ -118,7 +118,7 @@ def _costs(versions: Sequence[Version]) -> str:
     measure = [v.about["seconds"]["measure"] for v in added]
     return panels(
         [
-            _cost_panel("Learning, seconds", "flat: only new faces and exemplars are read", added, train),
+            _cost_panel("Learning, seconds", "reads new faces and exemplars only", added, train),
             _cost_panel("Measuring, seconds", "grows with the test streams", added, measure),
             grown,
         ]
@@ -183,13 +183,13 @@ def _lead(lineage: Lineage, versions: Sequence[Version]) -> str:
         ("Average AUC", show(used.about["aa"]), f"[{show(ci[0])}, {show(ci[1])}] 95 %" if ci[0] is not None else ""),
         ("Weakest forgery", show(learnt.get(worst)), escape(worst)),
         ("Unseen AUC", show(used.about["unseen_auc"]), ", ".join(map(escape, used.about["unseen"])) or "none"),
-        ("Versions", str(len(versions)), f"{refused} refused; {size_of(lineage) / 1e6:,.0f} MB in all"),
     ]
     cells = "".join(f'<div class="tile"><div>{a}</div><b>{b}</b><small>{c}</small></div>' for a, b, c in tiles)
     names = ", ".join(escape(name) for name in used.about["experiences"])
     text = (
-        f"A detector in use. It knows {names}. Each version below learnt one thing more from the one before it, was "
-        "measured on everything earlier, and went into use only if nothing fell too far."
+        f"A detector in use. It knows {names}. Each of its {len(versions)} versions ({refused} refused; "
+        f"{size_of(lineage) / 1e6:,.0f} MB in all) learnt one thing more from the one before it, was measured on "
+        "everything earlier, and went into use only if nothing fell too far."
     )
     return f'<p class="lead">{text}</p><div class="tiles">{cells}</div>'
 
