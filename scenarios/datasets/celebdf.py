@@ -150,7 +150,7 @@ def _with_valid(items: list[Item]) -> list[Item]:
 def _notes(items: list[Item]) -> list[str]:
     notes = []
     if not any(item.split for item in items):
-        notes.append(f"no {LIST}: splits stay empty")
+        notes.append(f"no {LIST}: no official split")
     notes += crossing(items)
     if valid := sum(item.split == "valid" for item in items):
         notes.append(

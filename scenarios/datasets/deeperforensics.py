@@ -139,5 +139,5 @@ def _notes(tree: Tree, home: str, items: list[Item], split_of: dict[str, str]) -
     if tree.is_folder(join(home, "source_videos")):
         notes.append("source_videos is not read: its authors say that it is not the real part for detection")
     if not split_of:
-        notes.append("no lists/splits: splits stay empty")
+        notes.append("no lists/splits: no official split")
     return notes + crossing(items)

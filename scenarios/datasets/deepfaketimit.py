@@ -71,7 +71,7 @@ def index(root: Path, wanted: Wanted) -> Listing:
                         dataset=DATASET,
                     )
                 )
-    notes = ["no official list of a split: splits stay empty; each pair of people is a group"]
+    notes = ["no official list of a split; each pair of people is a group"]
     if not known:
         notes.append("no real videos: they are VidTIMIT's, a download of its own, to be unpacked into ROOT/VidTIMIT")
     short = sorted({item.identity for item in items if item.label} - _complete(items, len(forgeries)))

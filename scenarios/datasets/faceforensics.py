@@ -177,11 +177,11 @@ def _clips(
 def _notes(items: list[Item], split_of: dict[str, str]) -> Iterator[str]:
     if not split_of:
         yield (
-            f"no official split files ({', '.join(SPLIT_FILES.values())} in ROOT/splits): splits stay empty; "
-            "figures are then not those of the official split"
+            f"no official split files ({', '.join(SPLIT_FILES.values())} in ROOT/splits): figures will not be "
+            "those of the official split"
         )
     elif strays := [item.path for item in items if not item.split]:
-        yield f"{len(strays)} clip(s) are in no official split, such as {strays[0]}: their splits stay empty"
+        yield f"{len(strays)} clip(s) are in no official split, such as {strays[0]}"
     both = [(f"{first:03}", f"{first + 1:03}") for first in SAME_VIDEO]
     if shared := [f"{a}/{b}" for a, b in both if {a, b} <= split_of.keys() and split_of[a] != split_of[b]]:
         yield (

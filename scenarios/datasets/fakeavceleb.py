@@ -117,7 +117,7 @@ def index(root: Path, wanted: Wanted) -> Listing:
     missing = [join(home, path) for path in rows if join(home, path) not in there]
     if not items:
         raise tree.nothing("clips of meta_data.csv such as RealVideo-RealAudio/African/men/id00076/00109.mp4")
-    notes = ["no official list of a split: splits stay empty"]
+    notes = ["no official list of a split"]
     if unread:
         notes.append(f"{unread} clip(s) of RealVideo-FakeAudio are not read: their pictures are those of real videos")
     if doubled:

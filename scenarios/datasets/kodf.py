@@ -175,4 +175,4 @@ def _notes(items: Sequence[Item], rows: Mapping[str, _Row]) -> list[str]:
         )
     elif bare := [item.path for item in items if item.video not in rows]:
         notes.append(f"{len(bare)} clip(s) are in no metadata, such as {bare[0]}")
-    return notes + crossing(items) + without_pair(items)
+    return notes + crossing(items) + (without_pair(items) if rows else [])

@@ -55,7 +55,7 @@ def index(root: Path, wanted: Wanted) -> Listing:
     missing = [join(home, "fake", f"{name}_fake.mp4") for name in reals if f"{name}_fake" not in fake]
     missing += [join(home, "real", f"{item.identity}.mp4") for item in items if item.label and not item.pair]
     notes = (
-        "no official list of a split: splits stay empty",
+        "no official list of a split",
         "all forged clips are reported to show one and the same swapped-in face; it is not entered as a person, or "
         "nothing could be split",
     )

@@ -116,7 +116,7 @@ def test_without_split_files(root: Path) -> None:
     listing = read(root)
     assert {item.split for item in listing.items} == {""}
     assert listing.lists == ()
-    assert any("splits stay empty" in note for note in listing.notes)
+    assert any("no official split files" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize(

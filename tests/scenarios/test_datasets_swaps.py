@@ -76,7 +76,7 @@ def test_celebdf_version(tmp_path: Path, plant: Plant, folder: str, dataset: str
     plant(tmp_path / folder, *CELEB)
     listing = read("celebdf", tmp_path / folder)
     assert {(item.dataset, item.split) for item in listing.items} == {(dataset, "")}
-    assert any("List_of_testing_videos.txt: splits stay empty" in note for note in listing.notes)
+    assert any("List_of_testing_videos.txt: no official split" in note for note in listing.notes)
 
 
 def test_celebdf_v1_beside_v2_is_refused(tmp_path: Path, plant: Plant) -> None:
