@@ -16,6 +16,8 @@ from ffd_continual.scenarios.faces import Picture
 from ffd_continual.scenarios.pictures import write_bytes
 
 MASK_FACTOR = 12  # edges of a mask stay sharp
+# x264's macroblock tree over B-frames gave other bytes from time to time for the same pictures, in one process.
+STEADY = "mbtree=0"
 
 
 def factor_of(compression: str) -> int:
@@ -32,7 +34,7 @@ def write_clips(frames: Iterable[Sequence[Picture]], targets: Sequence[tuple[Pat
     """Write several videos at once, frame by frame; each file is written whole or not at all.
 
     `frames` yields one picture (H, W, 3) or mask (H, W) a target; `targets` are (path, constant rate factor, comment).
-    The bytes depend on the pictures alone: one thread encodes. Raises FFDError when the disk refuses.
+    The bytes depend on the pictures alone. Raises FFDError when the disk refuses.
     """
     buffers = [io.BytesIO() for _ in targets]
     outputs = [av.open(buffer, "w", format="mp4") for buffer in buffers]
@@ -43,7 +45,7 @@ def write_clips(frames: Iterable[Sequence[Picture]], targets: Sequence[tuple[Pat
                 outputs[at].metadata["comment"] = targets[at][2]
                 streams.append(_stream(outputs[at], targets[at][1], rate, picture.shape))
             image = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
-            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuv420p")
             shown.pts = number
             shown.time_base = Fraction(1, rate)
             outputs[at].mux(streams[at].encode(shown))
@@ -55,7 +57,7 @@ def write_clips(frames: Iterable[Sequence[Picture]], targets: Sequence[tuple[Pat
 
 
 def _stream(output: av.container.OutputContainer, factor: int, rate: int, shape: tuple[int, ...]) -> av.VideoStream:
-    stream = output.add_stream("libx264", rate=rate, options={"crf": str(factor), "preset": "medium"})
+    stream = output.add_stream("libx264", rate=rate, options={"crf": str(factor), "x264-params": STEADY})
     stream.height, stream.width = shape[:2]
     stream.pix_fmt = "yuv420p"
     stream.thread_count = 1  # more threads cut the picture elsewhere, and the bytes differ
