@@ -217,7 +217,7 @@ def _dummies(table: pd.DataFrame) -> pd.DataFrame:
                 rows.append({"path": name, "label": label, "split": split, "dataset": _DUMMY, "identity": name})
     blank = pd.DataFrame(rows, columns=table.columns if not rows else None).reindex(columns=table.columns)
     text = [c for c in table.columns if c not in ("label", "frame")]
-    return blank.assign(**{c: blank[c].fillna("").astype("str") for c in text}, label=blank["label"].astype("int64"))
+    return blank.assign(**{c: blank[c].astype(object).where(blank[c].notna(), "").astype("str") for c in text}, label=blank["label"].astype("int64"))
 
 
 def take_in(
