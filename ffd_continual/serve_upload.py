@@ -87,8 +87,10 @@ def told_kind(content_type: str) -> str | None:
         return VIDEO
     if essence == "application/octet-stream":
         return None
-    shown = essence if re.fullmatch(r"[a-z0-9.+/-]{1,80}", essence) else "that"
-    raise UploadError(415, f"a picture or a video is wanted, not {shown or 'a body without a Content-Type'}. {HOW}")
+    shown = (
+        essence if re.fullmatch(r"[a-z0-9.+/-]{1,80}", essence) else "that" if essence else "a body of no Content-Type"
+    )
+    raise UploadError(415, f"a picture or a video is wanted, not {shown}. {HOW}")
 
 
 def kind_of(start: bytes) -> str:
