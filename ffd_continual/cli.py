@@ -32,6 +32,7 @@ COMMANDS = {
     "robust": ("ffd_continual.robust_command", "judge finished runs on perturbed test faces"),
     "serve": ("ffd_continual.serve_command", "a page on this machine: drop a picture, see the verdict; a lineage"),
     "benign": ("ffd_continual.benign_command", "count false alarms on real faces after harmless edits"),
+    "export": ("ffd_continual.export_command", "write a detector as ONNX, with a model card"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "prepare": ("ffd_continual.prepare_command", "turn a downloaded data set into face crops and a manifest"),
     "forge": ("ffd_continual.forge_command", "turn real portraits into a data set of forgeries"),

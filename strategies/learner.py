@@ -5,6 +5,7 @@ Axes: B faces, S pixels, D features, K known forgeries. A learner never sees met
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -107,6 +108,13 @@ class Learner(nn.Module):
     def gauges(self) -> dict[str, float]:
         """What is logged after each step beside the losses and is none of them, e.g. how full a queue is."""
         return {}
+
+    def closed(self) -> Learner:
+        """A copy that judges alike and never learns again: what an export is made of."""
+        made = copy.deepcopy(self)
+        made.requires_grad_(False)
+        made.eval()
+        return made
 
     def costs(self) -> dict[str, float]:
         """Parameters of the whole learner and of one added type, for the report."""

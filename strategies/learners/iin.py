@@ -262,6 +262,12 @@ class IIN(Learner):
             labels.append(batch.target[member])
         self.router.learn(kind, torch.cat(features), torch.cat(labels))
 
+    def closed(self) -> Learner:
+        """With a router of constants."""
+        made = super().closed()
+        made.router = self.router.closed()
+        return made
+
     def costs(self) -> dict[str, float]:
         """One type's module and prototypes, against the encoder."""
         a_type = sum(p.numel() for p in self.intra[-1].parameters()) if len(self.intra) else 0

@@ -73,8 +73,41 @@ class Router(nn.Module):
         nearest, which = distance.min(1)
         return weights, nearest / self.usual[which].clamp_min(1e-6)
 
+    def closed(self) -> ClosedRouter:
+        """The same answers from constants alone."""
+        return ClosedRouter(self)
+
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         stored = state_dict.get(f"{prefix}means")
         while stored is not None and len(self.means) < len(stored):
             self.grow()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ClosedRouter(nn.Module):
+    """A router that learns no more: its inverse covariance is taken once, so its graph has neither branch nor inverse
+    (ONNX has no such operator). Types that were never learnt have weight 0."""
+
+    def __init__(self, router: Router):
+        super().__init__()
+        self.means: Tensor
+        self.inverse: Tensor
+        self.usual: Tensor
+        self.missing: Tensor
+        self.register_buffer("means", router.means.nan_to_num(0.0))
+        self.register_buffer("inverse", router.precision())
+        self.register_buffer("usual", router.usual.nan_to_num(1.0))
+        self.register_buffer("missing", torch.isnan(router.means).any(2))  # (K, 2)
+        self.learnt = bool((~self.missing).any())
+
+    def forward(self, features: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """See `Router.forward`."""
+        gap = features[:, None, None, :] - self.means
+        squared = ((gap @ self.inverse) * gap).sum(3) / features.shape[1]
+        distance = torch.where(self.missing, torch.inf, squared).amin(2)
+        if not self.learnt:
+            return torch.full_like(squared[:, :, 0], -math.log(max(1, len(self.means)))), features.sum(1) * 0.0
+        weights = torch.log_softmax(-0.5 * features.shape[1] * distance / temperature, dim=1)
+        nearest = distance.amin(1)
+        usual = self.usual[distance.argmin(1)]
+        return weights, nearest / usual.clamp_min(1e-6)

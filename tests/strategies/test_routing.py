@@ -111,3 +111,18 @@ def test_growth_survives_loading(learnt: tuple[Router, list[tuple[Tensor, Tensor
     for mine, theirs in zip(fresh(faces, 2.0), router(faces, 2.0), strict=True):
         assert torch.equal(mine, theirs)
     assert fresh.means.shape == (2, 2, 3)
+
+
+def test_the_closed_router_answers_alike(learnt: tuple[Router, list[tuple[Tensor, Tensor]]]) -> None:
+    router, _ = learnt
+    faces = torch.randn(7, 3)
+    for grown in (False, True):  # also with a type that has not been learnt, which gets no weight
+        if grown:
+            router.grow()
+        mine, theirs = router.closed()(faces, 2.0), router(faces, 2.0)
+        assert torch.allclose(mine[0].exp(), theirs[0].exp(), atol=1e-6)
+        assert torch.allclose(mine[1], theirs[1], atol=1e-5)
+    empty = Router(3)
+    empty.grow()
+    assert torch.equal(empty.closed()(faces, 2.0)[0], empty(faces, 2.0)[0])
+    assert empty.closed()(faces, 2.0)[1].tolist() == [0.0] * 7
