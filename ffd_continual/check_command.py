@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments, added to its (sub-)parser."""
     parser.add_argument("faces", metavar="MANIFEST|DIR", help="manifest (.csv, .parquet) or DIR/real + DIR/<forgery>")
     parser.add_argument("--no-pictures", action="store_true", help="do not decode the pictures, only look for them")
+    parser.add_argument("--no-duplicates", action="store_true", help="do not look for nearly the same picture twice")
     parser.add_argument("--families", action="store_true", help="also: how alike are its forgeries? (a probe on each)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode pictures (default 2)")
@@ -68,7 +69,9 @@ def report(manifest: Manifest, faults: list[Fault]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print the faults; 0 without faults (warnings allowed), 2 with. Raises `FFDError` for an unreadable manifest."""
     manifest = open_faces(args.faces, identity_pattern=args.identity_pattern, assign=False)
-    found = check_manifest(manifest, not args.no_pictures, args.workers, progress=not args.json)
+    found = check_manifest(
+        manifest, not args.no_pictures, args.workers, progress=not args.json, duplicates=not args.no_duplicates
+    )
     faults = sorted([*_unassigned_fault(manifest), *found], key=lambda fault: fault.warning)
     wrong = sum(not fault.warning for fault in faults)
     if args.json:

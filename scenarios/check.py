@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+from ffd_continual.scenarios.duplicates import Look, look_at, near_duplicates
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
@@ -48,6 +49,7 @@ class _Seen:
     digest: str = ""
     size: tuple[int, int] | None = None
     error: str = ""
+    look: Look | None = None
 
 
 class _Rows:
@@ -71,22 +73,24 @@ class _Rows:
         return f"{self.unit} {self.lines[row]}"
 
 
-def _look(path: str, decode: bool) -> _Seen:
+def _look(path: str, decode: bool, hashed: bool) -> _Seen:
     if not file_exists(path):
         return _Seen(False)
     if not decode:
         return _Seen(True)
     try:
-        height, width = read_picture(path).shape[:2]
+        picture = read_picture(path)
         digest = file_sha256(path)
     except FFDError as error:
         return _Seen(True, error=str(error))
     except OSError as error:
         return _Seen(True, error=f"cannot read {path}: {error.strerror or error}")
-    return _Seen(True, digest, (height, width))
+    height, width = picture.shape[:2]
+    return _Seen(True, digest, (height, width), look=look_at(picture) if hashed else None)
 
 
-def _look_at_all(rows: _Rows, decode: bool, workers: int, progress: bool) -> dict[str, _Seen]:
+def _look_at_all(rows: _Rows, decode: bool, hashed: bool, workers: int, progress: bool) -> dict[str, _Seen]:
+    faces = set(rows.file["path"]) if hashed else set()
     paths = sorted({path for files in rows.file.values() for path in files if path})
     bar = tqdm(total=len(paths), desc="check", unit="file", disable=None if progress else True)
     seen: dict[str, _Seen] = {}
@@ -94,7 +98,8 @@ def _look_at_all(rows: _Rows, decode: bool, workers: int, progress: bool) -> dic
         # In portions, so that Ctrl-C has to wait for one only and a million files queue no million tasks.
         for begin in range(0, len(paths), _PORTION):
             part = paths[begin : begin + _PORTION]
-            for path, one in zip(part, pool.map(_look, part, [decode] * len(part)), strict=True):
+            wanted = [path in faces for path in part]
+            for path, one in zip(part, pool.map(_look, part, [decode] * len(part), wanted), strict=True):
                 seen[path] = one
                 bar.update()
     return seen
@@ -238,15 +243,55 @@ def _warnings(rows: _Rows) -> Iterator[Fault]:
         yield warn("identity", "unknown-person", message)
 
 
-def check_manifest(manifest: Manifest, pictures: bool = True, workers: int = 1, progress: bool = True) -> list[Fault]:
+def _duplicate_faults(manifest: Manifest, rows: _Rows, seen: dict[str, _Seen], digests: list[str]) -> Iterator[Fault]:
+    """Nearly the same picture under another name: in another split, with another label; counted within a split.
+
+    Rows that share a person, video or pair are left to the other faults, pictures of the same bytes, too.
+    """
+    splits, labels = rows.text["split"], rows.text["label"]
+    pairs = near_duplicates([seen[path].look for path in rows.file["path"]], manifest.table)
+    order = np.argsort(-pairs.correlation, kind="stable")  # of several, the nearest is named
+    told: set[tuple[int, str]] = set()
+    within: set[int] = set()
+    for i, j, bits in zip(pairs.first[order].tolist(), pairs.second[order].tolist(), pairs.bits[order], strict=True):
+        if digests[i] and digests[i] == digests[j]:
+            continue
+        how = f"({bits} of 64 hash bits differ)"
+        if splits[i] and splits[j] and splits[i] != splits[j]:
+            # What is measured on comes from what was learnt, not the other way round: the later split is named.
+            late, early = sorted((i, j), key=lambda row: SPLITS.index(splits[row]), reverse=True)
+            if (late, "split") not in told:
+                told.add((late, "split"))
+                message = f"nearly the same picture as {rows.at(early)} of another name, which is in {splits[early]}"
+                message = f"{message}, this one in {splits[late]} {how}"
+                yield rows.fault(late, "path", "near-duplicate-in-two-splits", message)
+        else:
+            within |= {i, j}
+        if labels[i] != labels[j]:
+            forged, real = (i, j) if labels[i] else (j, i)
+            if (forged, "label") not in told:
+                told.add((forged, "label"))
+                message = f"nearly the same picture as {rows.at(real)}, which is real and not its pair {how}"
+                yield rows.fault(forged, "label", "near-duplicate-label", message)
+    if within:
+        message = f"{len(within)} faces are nearly the same picture as one of another name in their split"
+        yield Fault(None, "path", "near-duplicate", message, warning=True)
+
+
+def check_manifest(
+    manifest: Manifest, pictures: bool = True, workers: int = 1, progress: bool = True, duplicates: bool = True
+) -> list[Fault]:
     """Every fault of the manifest, then its warnings, each in the order of the file.
 
     ``pictures`` decodes every picture, pair and mask (compares sizes, content and hashes); without it only their being
-    there is checked. ``workers``: threads that decode. ``progress``: a bar on a terminal.
+    there is checked. ``workers``: threads that decode. ``progress``: a bar on a terminal. ``duplicates``: of decoded
+    pictures also near-duplicates are sought (duplicates.py).
     """
     rows = _Rows(manifest)
-    seen = _look_at_all(rows, pictures, workers, progress)
+    seen = _look_at_all(rows, pictures, pictures and duplicates, workers, progress)
     digests = [seen[path].digest or stated for path, stated in zip(rows.file["path"], rows.text["sha256"], strict=True)]
     found = [*_file_faults(rows, seen), *_label_faults(rows), *_same_thing_faults(rows, digests)]
     found += [*_split_faults(rows, digests), *_warnings(rows)]
+    if pictures and duplicates:
+        found += _duplicate_faults(manifest, rows, seen, digests)
     return sorted(found, key=lambda fault: (fault.warning, fault.row or 0))
