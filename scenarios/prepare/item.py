@@ -59,7 +59,7 @@ def prepare_item(
         record["cause"] = str(error)
     except cv2.error as error:
         record["cause"] = f"OpenCV cannot work on it: {error.err}"
-    record["remarks"] = [list(one) for one in remarks.listed if one != (item.path, record["cause"])]
+    record["remarks"] = [list(one) for one in remarks.all(item.path) if one != (item.path, record["cause"])]
     return record
 
 

@@ -7,6 +7,7 @@ the order of the listing. Of several lines for one item the last counts.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.scenarios.prepare.masks import Record
 from ffd_continual.scenarios.prepare.settings import PrepareConfig
 
@@ -36,12 +37,26 @@ class Journal:
                 if any(name != NAME for name in os.listdir(out)):
                     raise FFDError(f"{out} is not empty and holds no unfinished work: choose another folder for --out.")
                 self.path.write_text(json.dumps(settings) + "\n", "utf-8")
-            self._read(settings, out)
-            self._file = self.path.open("r+b")
+            self._file = self.path.open("r+b", buffering=0)
+            try:
+                self._lock(out)
+                self._read(settings, out)
+            except FFDError:
+                self._file.close()
+                raise
             self._file.truncate(self._end)
             self._file.seek(self._end)
         except OSError as error:
             raise FFDError(f"cannot write into {out}: {error.strerror}. Choose another folder for --out.") from error
+
+    def _lock(self, out: Path) -> None:
+        """Two processes in one folder would both do everything; the system drops the lock with its holder."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FFDError(
+                f"another `ffd prepare` is at work in {out}: wait for it, or choose another folder."
+            ) from error
 
     def _read(self, settings: dict[str, Any], out: Path) -> None:
         self._end = 0
@@ -114,19 +129,22 @@ class Journal:
     def _append(self, entry: dict[str, Any]) -> tuple[int, int]:
         data = (json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n").encode()
         try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError:
+            left = memoryview(data)
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
             # What a full disk took of the line must not stand before the next one.
-            self._file = self.path.open("r+b")
             self._file.truncate(self._end)
+            self._file.seek(self._end)
+            if is_full(error):
+                text = f"the disk is full: cannot write {self.path}. Make room; the same command goes on."
+                raise FFDError(text) from error
             raise
         offset, self._end = self._end, self._end + len(data)
         return offset, len(data)
 
     def close(self) -> None:
         """Close the file, on the disk."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 

@@ -50,6 +50,8 @@ def matched(source: Source, real: dict[str, Any], kind: str) -> dict[int, list[M
     """{position in `source`: faces of the real item to look for there}; None where the two do not correspond."""
     faces = real["faces"]
     if kind == "picture":
+        if real["count"] > 1:
+            return None  # made from a video: which frame is not known
         return {0: [Match(face, True) for face in faces]}
     found: dict[int, list[Match]] = {}
     if _by_time(source, real) and source.times is not None:

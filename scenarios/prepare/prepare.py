@@ -196,7 +196,9 @@ def _make_all(
                     todo.append(item)
             bar.update(len(wave) - len(todo))
             if todo and journal.shards:
-                raise FFDError(f"{out} holds finished shards, and {todo[0].video} has changed: choose another folder.")
+                raise FFDError(
+                    f"{out} holds finished shards, and {todo[0].video} is new or has changed: choose another folder."
+                )
             tasks = tasks_of(todo, earlier, journal)
             if todo and workers > 0 and crew is None:
                 crew = Crew(workers, begin)

@@ -25,6 +25,7 @@ Seconds = npt.NDArray[np.float64]
 _DIGITS = re.compile(r"(\d+)\D*$")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 MAX_FRAMES = 1000
+MAX_REMARKS = 100
 
 
 class ItemError(FFDError):
@@ -36,10 +37,18 @@ class Remarks:
     """(path relative to the root, cause) of what was left out of an item that is used all the same."""
 
     listed: list[tuple[str, str]] = field(default_factory=list)
+    more: int = 0
 
     def add(self, path: str, cause: str) -> None:
-        """Note one cause."""
-        self.listed.append((path, cause))
+        """Note one cause; of an archive with a million bad members the first `MAX_REMARKS` are named."""
+        if len(self.listed) < MAX_REMARKS:
+            self.listed.append((path, cause))
+        else:
+            self.more += 1
+
+    def all(self, path: str) -> list[tuple[str, str]]:
+        """What was noted, and how much was not."""
+        return self.listed + ([(path, f"{self.more} more were left out of it")] if self.more else [])
 
 
 class Source(Protocol):

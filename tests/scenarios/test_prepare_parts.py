@@ -177,6 +177,20 @@ def test_pictures_correspond_by_number_and_only_the_same_one_is_a_pair() -> None
     assert matched(_Fake(None, [7, 8]), _real(None, [3, 14, 29], 3), "frames") is None
 
 
+def test_a_picture_is_matched_with_a_picture_only() -> None:
+    picture = _Fake(None, [0])
+    assert _plan(matched(picture, _real(None, [9], 1), "picture")) == {0: (9, True)}
+    assert matched(picture, _real([0.0, 0.4], [0, 10], 50), "picture") is None
+
+
+def test_only_the_first_remarks_of_an_item_are_named() -> None:
+    remarks = Remarks()
+    for number in range(105):
+        remarks.add(f"a.tar/{number}", "refused: a link")
+    assert len(remarks.all("a.tar")) == 101
+    assert remarks.all("a.tar")[-1] == ("a.tar", "5 more were left out of it")
+
+
 def test_waves_put_every_counterpart_first_and_survive_circles() -> None:
     def item(video: str, pair: str = "") -> Item:
         return Item(f"{video}.mp4", int(bool(pair)), "x" if pair else "real", video, pair=pair)
@@ -302,6 +316,8 @@ def test_the_journal_forgets_half_a_line_and_minds_its_settings(tmp_path: Path) 
     assert "c" not in again
     assert again.record("a")["faces"] == [2]
     again.add({"video": "c", "faces": [3]}, "k4")
+    with pytest.raises(FFDError, match="another `ffd prepare` is at work"):
+        Journal(out, "videos", config)
     place = again.place("c")
     assert place is not None
     assert read_line(place)["faces"] == [3]
