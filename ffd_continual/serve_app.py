@@ -169,6 +169,8 @@ def _api(app: FastAPI, desk: Desk) -> None:
         try:
             upload = await receive(request.stream(), limits.upload, limits.upload_seconds, told)
             return JSONResponse(await desk.judge(request, upload, cropped, images))
+        except asyncio.CancelledError as error:  # only the server's end cancels a request
+            raise UploadError(503, "the server is being stopped.") from error
         finally:
             desk.busy -= 1
 
