@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -165,9 +166,7 @@ def test_a_refused_candidate_is_kept_and_not_used(
     assert lineage.versions() == [1, 2, 3]
     assert cli.main(["versions", str(lineage.path), "--compare", "1", "2"]) == 0  # figures outlive weights
     events = [(e["event"], e["version"]) for e in read_log(lineage)]
-    assert events[-7:] == [
-        ("add", 3), ("rollback", 1), ("rollback", 3), ("rollback", 2), ("rollback", 1), ("prune", 2),
-    ][-7:] or events[-6:] == [
+    assert events[-6:] == [
         ("add", 3), ("rollback", 1), ("rollback", 3), ("rollback", 2), ("rollback", 1), ("prune", 2),
     ]  # fmt: skip
     assert all("@" in e["who"] and e["time"].endswith("Z") for e in read_log(lineage))
@@ -186,8 +185,7 @@ def test_an_interrupted_addition_goes_on_or_is_dropped(
         assert cli.main(words) == 130
     assert f"ffd add {lineage.path} --resume" in capsys.readouterr().err
     assert lineage.versions() == [1, 2]
-    learnt = RunFolder(lineage.candidate).after(2)
-    stamp = (learnt / "tensors.safetensors").read_bytes()
+    learnt = load_checkpoint(RunFolder(lineage.candidate).after(2))
     assert cli.main(words) == 2
     assert "an addition of gamma" in capsys.readouterr().err
     assert cli.main(["forget", str(lineage.path), "--identity", "p000"]) == 2
@@ -196,9 +194,10 @@ def test_an_interrupted_addition_goes_on_or_is_dropped(
     assert cli.main(["add", str(lineage.path), "--resume"]) == 0
     assert lineage.promoted() == 3
     assert not lineage.candidate.exists()
-    mine = load_checkpoint(RunFolder(lineage.run()).after(2))
-    assert mine.tensors["learner.head.weight"].shape if "learner.head.weight" in mine.tensors else True
-    assert stamp  # learnt once: the checkpoint of before the stop is what was sealed, but for its rows' numbers
+    sealed = load_checkpoint(RunFolder(lineage.run()).after(2))
+    own = [name for name in learnt.tensors if name.startswith("learner.")]
+    assert len(own) > 10
+    assert all(np.array_equal(sealed.tensors[n].numpy(), learnt.tensors[n].numpy(), equal_nan=True) for n in own)
     other = open_lineage(lineage.path.with_name("other"))
     pictures = len(list(other.faces.rglob("*.png")))
     assert cli.main(["add", str(other.path), "--abandon"]) == 0
@@ -206,6 +205,36 @@ def test_an_interrupted_addition_goes_on_or_is_dropped(
     assert not other.candidate.exists()
     assert 0 < len(list(other.faces.rglob("*.png"))) <= pictures
     assert cli.main(["add", str(other.path), "--resume"]) == 2
+
+
+def _add_in_process(words: list[str]) -> None:
+    cli.main(words)
+
+
+def test_a_killed_addition_resumes_to_the_same_bits(lineage: Lineage, tiny_faces: Path) -> None:
+    """SIGKILL inside training; the resumed version judges exactly as one that was never stopped."""
+    whole = open_lineage(Path(shutil.copytree(lineage.path, lineage.path.with_name("whole"))))
+    words = ["--forgery", "gamma", "--data", str(tiny_faces), "--steps", "12", "--tolerance", "1", "--any-picture"]
+    words += ["--set", "checkpoint.steps=2", "--set", "evaluation.bootstrap=0"]
+    assert cli.main(["add", str(whole.path), *words]) == 0
+    process = multiprocessing.get_context("fork").Process(
+        target=_add_in_process, args=(["add", str(lineage.path), *words],)
+    )
+    process.start()
+    inside = RunFolder(lineage.candidate).safe_points
+    while process.is_alive() and not list(inside.glob("e002_s0000004")):
+        time.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert lineage.candidate.is_dir()
+    assert lineage.versions() == [1, 2]
+    assert cli.main(["add", str(lineage.path), "--resume"]) == 0
+    one, two = (pd.read_parquet(RunFolder(det.run(3)).predictions(2)) for det in (lineage, whole))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    one, two = (load_checkpoint(RunFolder(det.run(3)).after(2)) for det in (lineage, whole))
+    assert all(one.tensors[n].numpy().tobytes() == two.tensors[n].numpy().tobytes() for n in two.tensors)
 
 
 def test_a_kill_between_number_and_log_is_made_up_for(lineage: Lineage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,25 +248,26 @@ def test_a_kill_between_number_and_log_is_made_up_for(lineage: Lineage, monkeypa
     assert (last["event"], last["version"], last["made_up"]) == ("add", 2, True)
 
 
+def _hold(path: Path, talk: Connection) -> None:
+    with writing(path):
+        talk.send("held")
+        talk.recv()
+
+
 def test_two_writers_in_two_processes(lineage: Lineage, capsys: pytest.CaptureFixture[str]) -> None:
-    code = (
-        "import sys; from pathlib import Path; from ffd_continual.lineage_store import writing\n"
-        "with writing(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(lineage.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        assert cli.main(["rollback", str(lineage.path), "1"]) == 2
-        said = capsys.readouterr().err
-        assert f"is being written by process {holder.pid}" in said
-        assert lineage.promoted() == 2
-        assert cli.main(["versions", str(lineage.path)]) == 0  # reading needs no lock
-    finally:
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.communicate()
+    context = multiprocessing.get_context("fork")
+    mine, theirs = context.Pipe()
+    holder = context.Process(target=_hold, args=(lineage.path, theirs))
+    holder.start()
+    assert mine.recv() == "held"
+    assert cli.main(["rollback", str(lineage.path), "1"]) == 2
+    said = capsys.readouterr().err
+    assert f"is being written by process {holder.pid}" in said
+    assert lineage.promoted() == 2
+    assert cli.main(["versions", str(lineage.path)]) == 0  # reading needs no lock
+    assert holder.pid is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
     assert cli.main(["rollback", str(lineage.path), "1"]) == 0  # a killed writer leaves no lock behind
 
 
@@ -266,6 +296,7 @@ def test_a_person_is_forgotten_everywhere(lineage: Lineage, capsys: pytest.Captu
     assert "no face of this person" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_picture_is_forgotten_by_its_hash(lineage: Lineage) -> None:
     rows = pd.read_parquet(lineage.folder(1) / "faces.parquet")
     test = rows[(rows["stream"] == "test") & (rows["label"] == 1)].iloc[0]
