@@ -28,6 +28,7 @@ from ffd_continual.scenarios.prepare.source import ItemError, Remarks, Source, s
 from ffd_continual.scenarios.prepare.tracks import Tracker
 
 _OURS = re.compile(r"\d{6,}(\+\d+)?\.(jpg|png|webp)")
+APART = 0.5  # seconds between frames after which a face may be anywhere
 CANDIDATES = 3  # faces of a frame that are held beyond those asked for, until the tracks are known
 
 
@@ -72,6 +73,7 @@ def _detected(source: Source, item: Item, config: PrepareConfig, finder: FaceFin
     """Faces found in frames spread over the source, those of the main tracks only."""
     tracker = Tracker()
     held: list[Cut] = []
+    before: float | None = None
     for position, image in source.frames(spread(source.count, config.frames)):
         if not sound(image):
             continue
@@ -83,7 +85,10 @@ def _detected(source: Source, item: Item, config: PrepareConfig, finder: FaceFin
             yield Cut(position, 0, None, where, _crop(image, where, item, config), points, shape)
             continue
         found = found[: config.faces + CANDIDATES]
-        for one, track in zip(found, tracker.join(position, [one.box for one in found]), strict=True):
+        now = float(source.times[position]) if source.times is not None else None
+        apart = now is None or before is None or now - before > APART
+        before = now
+        for one, track in zip(found, tracker.join(position, [one.box for one in found], apart), strict=True):
             where = window(one.box, config.enlarge)
             points = where.to_crop(one.landmarks, config.size)
             held.append(Cut(position, track, one.box, where, _crop(image, where, item, config), points, shape))

@@ -1,7 +1,9 @@
 """The same face over frames: detections joined by overlap, then by nearness, each track to at most one a frame.
 
-Frames lie up to seconds apart, so a face may have moved by its own width; what decides is the sum over all pairs of a
-frame (Hungarian assignment), with equal sums in the order from left to right. Boxes are (x, y, width, height), pixels.
+A face may have moved by its own width; what decides is the sum over all pairs of a frame (Hungarian assignment), with
+equal sums in the order from left to right. Where frames lie so far apart in time that places tell nothing, what is left
+is joined in order of size: the largest face to the heaviest track. So a main track may change the person at a cut; no
+face is recognised here. Boxes are (x, y, width, height), pixels.
 """
 
 from __future__ import annotations
@@ -29,14 +31,20 @@ def overlap(a: Box, b: Box) -> float:
     return shared / union if union > 0 else 0.0
 
 
+def _like(a: Box, b: Box) -> bool:
+    """Whether the sides differ by less than `GROWTH`."""
+    sides = max(a[2], a[3]), max(b[2], b[3])
+    return min(sides) > 0 and max(sides) / min(sides) <= GROWTH
+
+
 def _cost(a: Box, b: Box) -> float:
     """0 for the same box, below 2 for one that may be the same face, `_NEVER` otherwise."""
     shared = overlap(a, b)
     if shared >= OVERLAP:
         return 1 - shared
-    sides = max(a[2], a[3]), max(b[2], b[3])
-    if min(sides) <= 0 or max(sides) / min(sides) > GROWTH:
+    if not _like(a, b):
         return _NEVER
+    sides = max(a[2], a[3]), max(b[2], b[3])
     apart = float(np.hypot(a[0] + a[2] / 2 - b[0] - b[2] / 2, a[1] + a[3] / 2 - b[1] - b[3] / 2))
     near = apart / (sum(sides) / 2)
     return 1 + near / REACH if near < REACH else _NEVER
@@ -64,8 +72,11 @@ class Tracker:
     def __init__(self) -> None:
         self.tracks: list[Track] = []
 
-    def join(self, frame: int, boxes: Sequence[Box]) -> list[int]:
-        """The track number of each box of a frame; a box that fits none begins a new track."""
+    def join(self, frame: int, boxes: Sequence[Box], apart: bool = False) -> list[int]:
+        """The track number of each box of a frame; a box that fits none begins a new track.
+
+        `apart`: the frame before lies long ago, so what fits by place to none may still join by size.
+        """
         order = sorted(range(len(boxes)), key=lambda at: boxes[at])
         found: dict[int, int] = {}
         if self.tracks and boxes:
@@ -73,12 +84,25 @@ class Tracker:
             for row, column in zip(*linear_sum_assignment(costs), strict=True):
                 if costs[row, column] < _NEVER:
                     found[order[column]] = int(row)
+        if apart:
+            self._join_by_size(boxes, found)
         for at in order:
             if at not in found:
                 found[at] = len(self.tracks)
                 self.tracks.append(Track(found[at], boxes[at]))
             self.tracks[found[at]].add(frame, boxes[at])
         return [found[at] for at in range(len(boxes))]
+
+    def _join_by_size(self, boxes: Sequence[Box], found: dict[int, int]) -> None:
+        left = sorted(set(range(len(boxes))) - found.keys(), key=lambda at: (-boxes[at][2] * boxes[at][3], boxes[at]))
+        taken = set(found.values())
+        free = [track for track in self.tracks if track.number not in taken]
+        free.sort(key=lambda track: (-track.weight, track.number))
+        for at in left:
+            fitting = next((track for track in free if _like(track.last, boxes[at])), None)
+            if fitting is not None:
+                free.remove(fitting)
+                found[at] = fitting.number
 
     def main(self, number: int) -> dict[int, int]:
         """{track: rank} of the `number` heaviest tracks; the heaviest has rank 0, equal ones in order of appearance."""

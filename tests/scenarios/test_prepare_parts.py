@@ -110,6 +110,10 @@ def test_a_face_that_jumps_its_own_width_is_the_same_and_a_far_or_other_sized_on
     assert tracker.join(1, [(38.0, 0.0, 40.0, 40.0)]) == [0]
     assert tracker.join(2, [(118.0, 0.0, 40.0, 40.0)]) == [1]
     assert tracker.join(3, [(130.0, 0.0, 200.0, 200.0)]) == [2]
+    distant = Tracker()  # frames long apart: by size, the largest to the heaviest
+    assert distant.join(0, [(0.0, 0.0, 40.0, 40.0), (300.0, 0.0, 60.0, 60.0)], apart=True) == [0, 1]
+    assert distant.join(1, [(100.0, 200.0, 44.0, 44.0), (500.0, 200.0, 58.0, 58.0)], apart=True) == [0, 1]
+    assert distant.join(2, [(700.0, 0.0, 300.0, 300.0)], apart=True) == [2]
     assert overlap((0, 0, 2, 2), (1, 1, 2, 2)) == pytest.approx(1 / 7)
     assert overlap((0, 0, 2, 2), (5, 5, 2, 2)) == 0
 
