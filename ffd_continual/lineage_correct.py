@@ -43,12 +43,12 @@ def read_labels(path: Path) -> pd.DataFrame:
 def _match(rows: pd.DataFrame, key: str, by: str) -> list[int]:
     if by == "sha256":
         stem = rows["path"].map(lambda p: Path(p).stem)
-        return rows.index[(rows["sha256"] == key.lower()) | (stem == key.lower())].tolist()
+        return [int(i) for i in rows.index[(rows["sha256"] == key.lower()) | (stem == key.lower())]]
     full = str(Path(key).resolve())
     same = rows["source"] == full
     if not same.any():
         same = rows["source"].str.endswith("/" + key.lstrip("/"))
-    return rows.index[same].tolist()
+    return [int(i) for i in rows.index[same]]
 
 
 def relabelled(rows: pd.DataFrame, fixes: pd.DataFrame, name: str, source: str) -> tuple[pd.DataFrame, int]:

@@ -172,8 +172,8 @@ def _names(table: pd.DataFrame) -> list[list[tuple[str, ...]]]:
     owners = source_datasets(*columns[:3])
     found = []
     for dataset, identity, source, video, digest, owner in zip(*columns, owners, strict=True):
-        ties = (("p", dataset, identity), ("p", owner, source), ("v", dataset, video), ("h", digest))
-        found.append([tie for tie in ties if tie[-1]])
+        ties: list[tuple[str, ...]] = [("p", dataset, identity), ("p", owner, source), ("v", dataset, video)]
+        found.append([tie for tie in [*ties, ("h", digest)] if tie[-1]])
     return found
 
 
@@ -217,7 +217,10 @@ def _dummies(table: pd.DataFrame) -> pd.DataFrame:
                 rows.append({"path": name, "label": label, "split": split, "dataset": _DUMMY, "identity": name})
     blank = pd.DataFrame(rows, columns=table.columns if not rows else None).reindex(columns=table.columns)
     text = [c for c in table.columns if c not in ("label", "frame")]
-    return blank.assign(**{c: blank[c].astype(object).where(blank[c].notna(), "").astype("str") for c in text}, label=blank["label"].astype("int64"))
+    return blank.assign(
+        **{c: blank[c].astype(object).where(blank[c].notna(), "").astype("str") for c in text},
+        label=blank["label"].astype("int64"),
+    )
 
 
 def take_in(

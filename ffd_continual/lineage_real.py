@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def _stored(lineage: Lineage, data: bytes) -> str:
 
 def blended(lineage: Lineage, rows: pd.DataFrame, name: str, first: int) -> pd.DataFrame:
     """A self-blended face of every real training row that has 68 landmarks, numbered from `first` on."""
-    made = []
+    made: list[dict[str, Any]] = []
     for row in tqdm(rows.to_dict("records"), desc="blending", unit="face", leave=False):
         points = np.asarray(json.loads(row["landmarks"]) if row["landmarks"] else [], np.float32)
         if points.shape != (68, 2):
@@ -49,10 +50,8 @@ def blended(lineage: Lineage, rows: pd.DataFrame, name: str, first: int) -> pd.D
         image, mask = self_blend(read_picture(row["path"]), points, rng)
         path = _stored(lineage, encode_picture(image, ".png", forged=SELF))
         where = _stored(lineage, encode_picture(np.repeat(mask[..., None], 3, axis=2), ".png"))
-        made.append(
-            {**row, "path": path, "mask": where, "pair": "", "label": 1, "forgery": SELF, "sha256": "", "source": path,
-             "manifest_row": first + len(made)}
-        )  # fmt: skip
+        own = {"path": path, "mask": where, "pair": "", "label": 1, "forgery": SELF, "sha256": "", "source": path}
+        made.append({str(k): v for k, v in row.items()} | own | {"manifest_row": first + len(made)})
     return as_rows(pd.DataFrame(made)) if made else rows.iloc[:0]
 
 
