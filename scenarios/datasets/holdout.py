@@ -7,6 +7,7 @@ source recording stays on one side; which side is a hash of the group's first na
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ from ffd_continual.scenarios.datasets.listing import Item
 SHARE = 0.15
 
 
-def held_out(names: Sequence[Collection[str]], share: float = SHARE) -> list[bool]:
+def held_out(names: Sequence[Collection[str]], kinds: Sequence[str] = (), share: float = SHARE) -> list[bool]:
     """Which rows go to validation: rows are linked by the names they have in common, groups are never divided.
 
     With two groups or more neither side is empty; with one nothing can be kept apart and all are False. Rows without
-    a name are never held out.
+    a name are never held out. ``kinds`` (a forgery or "real" a row): in small sets groups are added until each kind is
+    on both sides, where that is possible.
     """
     parent: dict[str, str] = {}
 
@@ -39,12 +41,23 @@ def held_out(names: Sequence[Collection[str]], share: float = SHARE) -> list[boo
     for name in parent:
         root = find(name)
         first[root] = min(first.get(root, name), name)
-    if len(first) < 2:
-        return [False] * len(names)
+    groups: dict[str, set[str]] = {}  # kind -> groups that hold it
+    for row, kind in zip(names, kinds, strict=True) if kinds else ():
+        if row:
+            groups.setdefault(kind, set()).add(find(next(iter(row))))
     place = {root: _place(name) for root, name in first.items()}
-    ranked = sorted(place, key=lambda root: (place[root], first[root]))
-    count = min(max(sum(value < share for value in place.values()), 1), len(first) - 1)
+    # The only group of a kind stays in training, unless that is true of every group.
+    lone = {root for held in groups.values() if len(held) == 1 for root in held}
+    lone = set() if lone == place.keys() else lone
+    ranked = sorted(place.keys() - lone, key=lambda root: (place[root], first[root]))
+    count = min(max(sum(place[root] < share for root in ranked), 1), len(first) - 1, len(ranked))
     chosen = set(ranked[:count])
+    for kind in sorted(groups):
+        if groups[kind] & chosen:
+            continue
+        rest = (root for root in ranked if root in groups[kind])
+        fits = (root for root in rest if all(held - chosen - {root} for held in groups.values() if root in held))
+        chosen |= set(itertools.islice(fits, 1))
     return [bool(row) and find(next(iter(row))) in chosen for row in names]
 
 
@@ -62,7 +75,7 @@ def with_validation(items: Sequence[Item], title: str) -> tuple[list[Item], list
         item = items[at]
         people = [f"{item.dataset}/{one}" for one in (item.identity, item.source_identity) if one]
         links.append(people or [f"video {one}" for one in (item.pair, item.video) if one])
-    moved = {at for at, out in zip(train, held_out(links), strict=True) if out}
+    moved = {at for at, out in zip(train, held_out(links, [items[at].forgery for at in train]), strict=True) if out}
     if not moved:
         return list(items), [
             f"{title} names no validation part and all of its training part hangs together by persons: fill the "

@@ -127,6 +127,19 @@ def test_held_out_keeps_groups_whole() -> None:
     assert held_out([{"a", "b"}, {"b", "c"}, set()]) == [False, False, False]  # all linked: nothing to keep apart
 
 
+def test_held_out_holds_every_kind_where_it_can() -> None:
+    for size in (4, 6, 9):
+        rows = [{f"{size}-{kind}-{n}"} for kind in ("real", "a", "b") for n in range(size)]
+        kinds = [kind for kind in ("real", "a", "b") for _ in range(size)]
+        out = held_out(rows, kinds)
+        assert {kind for kind, held in zip(kinds, out, strict=True) if held} == {"real", "a", "b"}
+        assert {kind for kind, held in zip(kinds, out, strict=True) if not held} == {"real", "a", "b"}
+    # A kind of one group stays in training.
+    out = held_out([{"p"}, {"q"}, {"r"}, {"s"}], ["real", "real", "real", "rare"])
+    assert not out[3]
+    assert 1 <= sum(out) <= 2
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
