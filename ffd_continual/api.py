@@ -26,6 +26,11 @@ import numpy.typing as npt
 from ffd_continual.evaluate import Evaluation, evaluate_faces
 from ffd_continual.evidence import Evidence, gather
 from ffd_continual.inputs import walk_inputs
+from ffd_continual.lineage_add import Addition, begin
+from ffd_continual.lineage_candidate import Rules
+from ffd_continual.lineage_grow import Outcome, grow
+from ffd_continual.lineage_page import write_page
+from ffd_continual.lineage_store import writing
 from ffd_continual.opened import Opened, open_detector
 from ffd_continual.predict import Asking, Judging
 from ffd_continual.scenarios.errors import FFDError
@@ -34,8 +39,8 @@ from ffd_continual.scenarios.pictures import read_picture
 from ffd_continual.verdict import Neighbour, Verdict
 
 __all__ = [
-    "Evaluation", "Evidence", "FFDError", "Neighbour", "Opened", "Verdict",
-    "evaluate", "gather", "load", "neighbours", "predict",
+    "Evaluation", "Evidence", "FFDError", "Neighbour", "Opened", "Outcome", "Rules", "Verdict",
+    "add", "evaluate", "gather", "load", "neighbours", "predict",
 ]  # fmt: skip
 
 Picture = npt.NDArray[np.uint8]
@@ -96,6 +101,27 @@ def checked_picture(picture: Picture) -> Picture:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise FFDError(f"a picture is uint8 RGB (H, W, 3), not {picture.dtype} {picture.shape}.")
     return picture
+
+
+def add(
+    lineage: PathLike,
+    forgery: str,
+    data: PathLike,
+    rules: Rules | None = None,
+    steps: int | None = None,
+    identity_pattern: str = "",
+) -> Outcome:
+    """Teach one more forgery to a lineage: learnt from the promoted version, measured on all earlier streams, promoted
+    or refused (`Outcome.verdict`), as `ffd add` does. data: a manifest, or DIR/real and DIR/<forgery>.
+
+    rules: how much may be forgotten; steps: default as many as the parent. An interrupted one goes on with
+    `ffd add LINEAGE --resume`. Raises FFDError where the lineage is being written by another process.
+    """
+    with writing(Path(lineage)) as opened:
+        begin(opened, Addition(Path(data), forgery, rules=rules or Rules(), steps=steps, pattern=identity_pattern))
+        outcome = grow(opened)
+        write_page(opened)
+    return outcome
 
 
 def evaluate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import importlib.util
 import io
 import json
@@ -102,22 +103,24 @@ def probe_faces(detector: Opened, count: int = 16) -> tuple[list[npt.NDArray[np.
     return [detector.fit(face.image) for face in made], "rendered portraits"
 
 
+def _operators() -> Any:
+    """ONNX's operators of OPSET; imported here, as the package may be missing."""
+    return importlib.import_module("onnxscript").opset20
+
+
 def _stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
     """aten::sort.stable, unknown to the exporter: TopK takes the lower index among equals, as a stable sort does."""
-    from onnxscript import opset20
-
-    count = opset20.Reshape(opset20.Gather(opset20.Shape(self), dim), [1])
-    values, index = opset20.TopK(self, count, axis=dim, largest=int(descending), sorted=1)
+    ops = _operators()
+    count = ops.Reshape(ops.Gather(ops.Shape(self), dim), [1])
+    values, index = ops.TopK(self, count, axis=dim, largest=int(descending), sorted=1)
     return values, index
 
 
 def _log_sigmoid(self: Any) -> Any:
     """min(x, 0) - log(1 + exp(-|x|)): the exporter's log of a sigmoid loses digits where the sigmoid is small."""
-    from onnxscript import opset20
-
-    one = opset20.CastLike(1.0, self)
-    tail = opset20.Log(opset20.Add(one, opset20.Exp(opset20.Neg(opset20.Abs(self)))))
-    return opset20.Sub(opset20.Min(self, opset20.CastLike(0.0, self)), tail)
+    ops = _operators()
+    tail = ops.Log(ops.Add(ops.CastLike(1.0, self), ops.Exp(ops.Neg(ops.Abs(self)))))
+    return ops.Sub(ops.Min(self, ops.CastLike(0.0, self)), tail)
 
 
 def _write_graph(judge: Judge, size: int, path: Path) -> None:

@@ -1,5 +1,8 @@
 """Judging files in a stream: faces of many files fill one batch, records come in the order of the files.
 
+A video's chosen frames are spread over all of it; its last record sums them up: in each frame the largest face speaks,
+and the run's video rule (mean, or mean of the highest) turns their scores into one. The decision is the frames' rule.
+
 Memory is bounded: at any time one batch of crops is held, and of a video its chosen frames' faces. A file that cannot
 be read gives an error record and stops nothing; a picture without a face says so. Axes: S pixels a side of a crop.
 """
@@ -21,7 +24,10 @@ from ffd_continual.opened import Opened
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Found
 from ffd_continual.scenarios.pictures import Picture, read_picture, write_picture
+from ffd_continual.scenarios.prepare.source import ItemError, Remarks, spread
+from ffd_continual.scenarios.prepare.video import VideoFile
 from ffd_continual.verdict import Neighbour, Verdict
+from ffd_continual.video_level import MEAN, video_level
 
 Record = dict[str, Any]
 FACELESS = "no face is found in this crop: the score means nothing"
@@ -48,6 +54,7 @@ class Job:
     faces: list[Asked] = field(default_factory=list)
     error: str | None = None
     frames: int = 0  # of a video, looked at
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class Asking:
     cropped: bool = False  # pictures are crops already, framed as the run's data
     overlay: Path | None = None  # folder for pictures with the trace map
     nearest: NearestOf | None = None
+    frames: int = 32  # of a video, spread over all of it
 
 
 def faces_of(detector: Opened, picture: Picture, cropped: bool, frame: int | None = None) -> list[Asked]:
@@ -76,12 +84,55 @@ def read_job(detector: Opened, source: Input, asking: Asking) -> Job:
     """Read one input and find its faces."""
     job = Job(source)
     try:
+        if source.video:
+            return _video_job(detector, job, asking)
         job.faces = faces_of(detector, read_picture(source.path), asking.cropped)
     except FFDError as error:
         job.error = str(error)
     except OSError as error:  # a path of too many characters, a disk that fails
         job.error = f"cannot read {source.name}: {error.strerror or error}."
     return job
+
+
+def _video_job(detector: Opened, job: Job, asking: Asking) -> Job:
+    """The faces of a video's frames. Raises FFDError where it holds none that can be read."""
+    remarks = Remarks()
+    try:
+        video = VideoFile(job.source.path, job.source.name, remarks)
+        for position, picture in video.frames(spread(video.count, asking.frames)):
+            job.frames += 1
+            job.faces += faces_of(detector, picture, asking.cropped, int(video.numbers[position]))
+    except ItemError as error:
+        raise FFDError(f"cannot use the video {job.source.name}: {error}") from error
+    job.note = "; ".join(cause for _, cause in remarks.listed) or None
+    if not job.frames:
+        raise FFDError(f"cannot use the video {job.source.name}: {job.note or 'none of its frames can be decoded'}")
+    return job
+
+
+def sum_up(detector: Opened, job: Job, verdicts: list[Verdict]) -> Record:
+    """A video's own record; `verdicts` are those of its faces, frame by frame, the largest of each frame first."""
+    own = [verdict for asked, verdict in zip(job.faces, verdicts, strict=True) if asked.face == 0]
+    record: Record = {"kind": "video", "frames": job.frames, "note": job.note}
+    if not own:
+        return record | {"note": "; ".join(filter(None, ("no face was found", job.note)))}
+    z = np.array([verdict.z for verdict in own])
+    rule = detector.config.evaluation.video_rule
+    rule = MEAN if rule.way == "vote" else rule  # votes are no scores
+    whole = video_level(np.zeros(len(z)), {"z": z, "p": detector.facts.calibration.apply(z)}, ["it"] * len(z), rule)
+    names = list(own[0].attribution)
+    weights = {name: float(np.mean([verdict.attribution[name] for verdict in own])) for name in names}
+    novel = [verdict.novelty for verdict in own if verdict.novelty is not None]
+    middle = Verdict(
+        float(whole["z"][0]),
+        float(whole["p"][0]),
+        detector.rule.decide(float(whole["z"][0])),
+        weights,
+        float(np.mean(novel)) if novel else None,
+        own[0].crop,
+        own[0].feature,
+    )
+    return record | middle.record()
 
 
 class Judging:
@@ -127,7 +178,7 @@ class Judging:
         about: Record = {"path": job.source.name, **self.settings}
         if job.error is not None:
             yield about | {"kind": "error", "error": job.error}
-        elif not verdicts:
+        elif not verdicts and not job.source.video:
             yield about | {"kind": "no face", "note": "no face was found"}
         for asked, verdict in zip(job.faces, verdicts, strict=True):
             box = None if asked.found is None else asked.found.box
@@ -136,6 +187,8 @@ class Judging:
             if self.asking.overlay is not None:
                 record["overlay"] = self._overlay(self.asking.overlay, job.source, asked, verdict)
             yield record
+        if job.source.video and job.error is None:
+            yield about | sum_up(self.detector, job, verdicts)
 
     def _overlay(self, folder: Path, source: Input, asked: Asked, verdict: Verdict) -> str | None:
         """The crop beside itself with the map over it, as PNG; its name. None where the learner has no map."""

@@ -1,4 +1,4 @@
-"""`ffd predict`: judge pictures and folders with a run's or a lineage's detector."""
+"""`ffd predict`: judge pictures, videos and folders with a run's or a lineage's detector."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from ffd_continual.journal import Journal
 from ffd_continual.opened import Opened, open_detector
 from ffd_continual.predict import Asking, Judging, NearestOf, left_to_do
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.prepare.source import spread
 from ffd_continual.terminal import wrapped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments, added to its (sub-)parser."""
     parser.add_argument("detector", type=Path, metavar="LINEAGE|RUN", help="a lineage, or a finished run's folder")
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders; - is a list on stdin")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, videos, folders; - is a list on stdin")
     parser.add_argument("--out", type=Path, help=".jsonl, .csv or .parquet; default: JSON Lines on stdout")
     parser.add_argument("--overwrite", action="store_true", help="do not go on with what --out holds")
     parser.add_argument("--at", type=int, metavar="VERSION", help="version of the lineage (default: the promoted one)")
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="misses allowed among faces called real; between: no decision (default 0.05; 0: none)",
     )
     parser.add_argument("--cropped", action="store_true", help="pictures are face crops, framed as the run's data")
+    parser.add_argument("--frames", type=int, default=32, metavar="N", help="of a video, spread over it (default 32)")
     parser.add_argument("--neighbours", type=int, default=0, metavar="K", help="show the K nearest stored faces")
     parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each face with its trace map over it")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="default: the run's")
@@ -77,6 +79,8 @@ def summary(counts: dict[str, int]) -> str:
     """Counts of what came out, in words."""
     parts = [f"{counts.get('face', 0)} faces"]
     parts += [f"{counts[k]} {k.removeprefix('face: ')}" for k in sorted(counts) if k.startswith("face: ")]
+    if counts.get("video"):
+        parts[0] += f" ({counts['video']} video{'s' if counts['video'] > 1 else ''})"
     text = ": ".join([parts[0], ", ".join(parts[1:])] if parts[1:] else parts)
     text += "".join(
         f"; {counts[kind]} {words}"
@@ -89,11 +93,12 @@ def summary(counts: dict[str, int]) -> str:
 def run(args: argparse.Namespace) -> int:
     """Write the records; 0 when every input was read, 1 when one could not be (its record says why)."""
     _apart(args.overlay, args.paths)
+    spread(0, args.frames)  # a number out of range is told before anything is opened
     detector = open_detector(args.detector, args.at, args.fpr, args.band, args.device)
     torch.set_num_threads(args.threads or detector.config.train.threads)
     cv2.setNumThreads(1)
     print(wrapped(describe(detector)), file=sys.stderr)
-    judging = Judging(detector, Asking(args.cropped, args.overlay, _nearest(detector, args.neighbours)))
+    judging = Judging(detector, Asking(args.cropped, args.overlay, _nearest(detector, args.neighbours), args.frames))
     journal = Journal(args.out, judging.settings, args.overwrite)
     finished = False
     try:

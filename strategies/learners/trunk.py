@@ -198,7 +198,7 @@ class Trunk(nn.Module):
     def unflat(self, flat: Tensor) -> Tensor:
         """`flat`'s answer as square maps again (B, C_low, h, h)."""
         side = round((flat.shape[1] / self.low_channels) ** 0.5)
-        return flat.unflatten(1, (self.low_channels, side, side))
+        return flat.reshape(flat.shape[0], self.low_channels, side, side)  # len() would fix B in an exported graph
 
     def rest(self, flat: Tensor) -> Tensor:
         """`flat`'s answer through the trained stages, to the last map (B, C, h, w)."""
