@@ -138,9 +138,9 @@ def _draw(line: Line, px: Scale, py: Scale, taken: list[float]) -> list[str]:
             out.append(f"<title>{escape(line.label)} {value:.3f}</title></circle>")
     if line.end_value and known:
         (x, y), _, value = known[-1]
-        for other in taken:  # two labels on one height would hide each other
-            if abs(y - other) < 11:
-                y = other + (11 if y >= other else -11)
+        # Two labels on one height would hide each other: the nearest free height.
+        free = [y + 2.75 * k * side for k in range(24) for side in (1, -1)]
+        y = next((at for at in free if all(abs(at - other) >= 11 for other in taken)), y)
         taken.append(y)
         words = f"{value:.3g}" if abs(value) >= 0.01 else f"{value:.2g}"  # six letters fit into the margin
         out.append(f'<text class="value" x="{x + 6:.1f}" y="{y + 4:.1f}" fill="{line.colour}">{words}</text>')

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ffd_continual.report_charts import INK, Panel
 from ffd_continual.report_data import RunData
@@ -23,6 +24,7 @@ def _tidy(axes: Axes) -> None:
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
+    taken: list[float] = []  # heights of the labels at the right, in shares of the axis
     for line in panel.lines:
         early = [p for p in line.points if p[0] <= line.solid_from]
         late = [p for p in line.points if p[0] >= line.solid_from]
@@ -35,9 +37,14 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axes.fill_between(across, low, high, color=line.colour, alpha=0.15, lw=0)
         known = [p for p in line.points if math.isfinite(p[1])]
         if line.end_value and known:
+            low, high = panel.y_range
+            wanted = (known[-1][1] - low) / ((high - low) or 1.0)
+            free = [wanted + 0.015 * k * side for k in range(24) for side in (1, -1)]
+            at = next((y for y in free if all(abs(y - other) >= 0.06 for other in taken)), wanted)
+            taken.append(at)
             axes.annotate(
-                f"{known[-1][1]:.3g}", known[-1], (5, -2), textcoords="offset points", fontsize=7, color=line.colour,
-                annotation_clip=False,
+                f"{known[-1][1]:.3g}", (known[-1][0], low + at * (high - low)), (5, -2), textcoords="offset points",
+                fontsize=7, color=line.colour, annotation_clip=False,
             )  # fmt: skip
     if panel.rule:
         axes.axhline(panel.rule[0], color="#9aa3af", lw=0.8, ls=":")
@@ -52,8 +59,10 @@ def _draw(axes: Axes, panel: Panel) -> None:
     _tidy(axes)
 
 
-def write_panels(path: Path, panels: Sequence[Panel], heading: str, columns: int = 3) -> None:
-    """All panels in one picture, `columns` beside each other."""
+def write_panels(
+    path: Path, panels: Sequence[Panel], heading: str, columns: int = 3, legend: Sequence[tuple[str, str]] = ()
+) -> None:
+    """All panels in one picture, `columns` beside each other; legend: (name, colour) of lines, below them."""
     columns = max(1, min(columns, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = Figure(figsize=(3.2 * columns + 0.3, 2.5 * rows + 0.4), layout="constrained")
@@ -64,6 +73,11 @@ def write_panels(path: Path, panels: Sequence[Panel], heading: str, columns: int
             _draw(axes, panels[k])
         else:
             axes.set_axis_off()
+    if legend:
+        lines = [Line2D([], [], color=colour, lw=2, label=name) for name, colour in legend]
+        figure.legend(
+            handles=lines, loc="outside lower left", ncols=min(len(lines), 2 * columns), fontsize=8, frameon=False
+        )
     figure.savefig(path, dpi=DPI)
 
 

@@ -42,23 +42,25 @@ def _ticks(table: pd.DataFrame, name: str) -> list[tuple[float, str]]:
 
 
 def overview_panels(tables: Tables, metric: str = "auc") -> list[Panel]:
-    """A panel a perturbation: the mean over learnt forgeries, and over those never learnt. Of one run the two are in
-    one panel, blue and orange; several runs have their colours, and a panel for each mean."""
+    """A panel a perturbation. Of one run it has the mean over learnt forgeries, blue, and over those never learnt,
+    orange; of several runs, in their colours, the first panels have the one mean, the others the other."""
     first = next(iter(tables.values()))
     means = [on for on in (LEARNT, NEVER) if (first["on"] == on).any()]
-    y_range = _range(tables, means, metric)
-    shown = []
-    for name in kinds(first):
-        title, ticks = PERTURBATIONS[name].title, _ticks(first, name)
-        if len(tables) == 1:
-            lines = [_line(first, name, on, metric, BLUE if on == LEARNT else ORANGE, on, True) for on in means]
-            shown.append(Panel(title, lines, ticks, y_range, "", CHANCE))
-            continue
-        for on in means:
-            hues = zip(tables.items(), colours(len(tables)), strict=True)
-            lines = [_line(table, name, on, metric, hue, label, len(tables) <= 3) for (label, table), hue in hues]
-            shown.append(Panel(title, lines, ticks, y_range, on, CHANCE))
-    return shown
+    y_range, names = _range(tables, means, metric), kinds(first)
+
+    def panel(name: str, lines: list[Line], note: str) -> Panel:
+        return Panel(PERTURBATIONS[name].title, lines, _ticks(first, name), y_range, note, CHANCE)
+
+    if len(tables) == 1:
+        hues = {LEARNT: BLUE, NEVER: ORANGE}
+        return [panel(n, [_line(first, n, on, metric, hues[on], on, True) for on in means], "") for n in names]
+    coloured = list(zip(tables.items(), colours(len(tables)), strict=True))
+    few = len(tables) <= 3
+    return [
+        panel(n, [_line(table, n, on, metric, hue, label, few) for (label, table), hue in coloured], on)
+        for on in means
+        for n in names
+    ]
 
 
 def forgery_panels(tables: Tables, name: str) -> list[Panel]:
@@ -158,14 +160,15 @@ def robustness_section(tables: Tables) -> str:
 
 def write_plots(folder: Path, tables: Tables) -> None:
     """The overviews robustness.png and robustness_accuracy.png; robustness_<perturbation>.png has a panel a forgery."""
-    named = "" if len(tables) == 1 else ": " + ", ".join(tables)
-    across = 2 if len(tables) > 1 else 4
-    write_panels(folder / "robustness.png", overview_panels(tables), f"AUC under perturbation{named}", across)
-    accuracy = f"Accuracy at the run's threshold under perturbation{named}"
-    write_panels(folder / "robustness_accuracy.png", overview_panels(tables, "acc"), accuracy, across)
+    legend = list(zip(tables, colours(len(tables)), strict=True)) if len(tables) > 1 else []
+    both = legend if legend else [("mean, learnt", BLUE), ("mean, never learnt", ORANGE)]
+    heading = "AUC under perturbation"
+    write_panels(folder / "robustness.png", overview_panels(tables), heading, 4, both)
+    heading = "Accuracy at the run's own threshold under perturbation"
+    write_panels(folder / "robustness_accuracy.png", overview_panels(tables, "acc"), heading, 4, both)
     for name in kinds(next(iter(tables.values()))):
-        heading = f"{PERTURBATIONS[name].title}{named}"
-        write_panels(folder / f"robustness_{name}.png", forgery_panels(tables, name), heading, 4)
+        heading = f"AUC, {PERTURBATIONS[name].title}"
+        write_panels(folder / f"robustness_{name}.png", forgery_panels(tables, name), heading, 4, legend)
 
 
 def write_robustness(out: Path, tables: Tables, title: str) -> Path:

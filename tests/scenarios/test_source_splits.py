@@ -17,7 +17,7 @@ METHODS = ("deepfakes", "face2face", "faceswap", "neuraltextures", "faceshifter"
 
 
 def faceforensics(count: int = 40, frames: int = 2, mutual: bool = True, seed: int = 0) -> pd.DataFrame:
-    """Real videos 000..; forged ones <target>_<source> of couples, both ways (`mutual`) as the official list has them."""
+    """Real videos 000.. and forged <target>_<source> of couples, both ways (`mutual`) as the official list has them."""
     rng = np.random.default_rng(seed)
     names = [f"{i:03d}" for i in range(count)]
     shuffled = rng.permutation(names).tolist()
