@@ -40,20 +40,26 @@ def write_clips(frames: Iterable[Sequence[Picture]], targets: Sequence[tuple[Pat
     outputs = [av.open(buffer, "w", format="mp4") for buffer in buffers]
     streams: list[av.VideoStream] = []
     for number, pictures in enumerate(frames):
+        last: Picture | None = None
         for at, picture in enumerate(pictures):
             if number == 0:
                 outputs[at].metadata["comment"] = targets[at][2]
                 streams.append(_stream(outputs[at], targets[at][1], rate, picture.shape))
-            image = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
-            shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuv420p")
-            shown.pts = number
-            shown.time_base = Fraction(1, rate)
+            if picture is not last:  # the same frame in several compressions is converted once
+                shown, last = _shown(picture, number, rate), picture
             outputs[at].mux(streams[at].encode(shown))
     for output, stream in zip(outputs, streams, strict=True):
         output.mux(stream.encode())
         output.close()
     for (path, _, _), buffer in zip(targets, buffers, strict=True):
         write_bytes(path, buffer.getvalue())
+
+
+def _shown(picture: Picture, number: int, rate: int) -> av.VideoFrame:
+    image = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuv420p")
+    frame.pts, frame.time_base = number, Fraction(1, rate)
+    return frame
 
 
 def _stream(output: av.container.OutputContainer, factor: int, rate: int, shape: tuple[int, ...]) -> av.VideoStream:
