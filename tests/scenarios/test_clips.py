@@ -44,6 +44,7 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_picture(folder / f"p{person}_a.png", render_portrait(person, 0, 160).image)
     write_picture(folder / "p0_b.png", render_portrait(0, 1, 160).image)
     write_picture(folder / "wall_a.png", np.full((160, 160, 3), 128, np.uint8))
+    (folder / "torn_a.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     return folder
 
 
@@ -63,6 +64,7 @@ def test_official_layout_is_indexed(made: tuple[Path, clips.ClipsMade]) -> None:
     assert len(told.cast.people) == 6
     assert len(told.cast.alone) == 1  # seven people: one has no partner
     assert [path.name for path in told.cast.faceless] == ["wall_a.png"]
+    assert [path.name for path, _ in told.cast.unreadable] == ["torn_a.jpg"]
     assert {split: len(pairs) for split, pairs in told.cast.pairs.items()} == {"train": 1, "valid": 1, "test": 1}
     listing = adapter("faceforensics").index(out, Wanted(forgeries=("deepfakes", "neuraltextures")))
     assert listing.missing == ()
