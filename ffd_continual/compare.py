@@ -295,7 +295,6 @@ def methods_of(runs: Sequence[FinishedRun]) -> list[Method]:
     self_made = self_made_by_any(runs)
     names = dict.fromkeys(run.method for run in runs)
     found = [_method(name, [run for run in runs if run.method == name], self_made) for name in names]
-    rules = {method.video_words for method in found}
-    if len(rules) > 1:  # of other rules, or not all of videos: not to be set side by side
+    if len({method.video_words for method in found}) > 1:  # other rules, or not all of videos: not comparable
         return [replace(method, videos={}, video_words="") for method in found]
     return found

@@ -37,13 +37,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axes.fill_between(across, low, high, color=line.colour, alpha=0.15, lw=0)
         known = [p for p in line.points if math.isfinite(p[1])]
         if line.end_value and known:
-            low, high = panel.y_range
-            wanted = (known[-1][1] - low) / ((high - low) or 1.0)
+            bottom, top = panel.y_range
+            wanted = (known[-1][1] - bottom) / ((top - bottom) or 1.0)
             free = [wanted + 0.015 * k * side for k in range(24) for side in (1, -1)]
             at = next((y for y in free if all(abs(y - other) >= 0.06 for other in taken)), wanted)
             taken.append(at)
             axes.annotate(
-                f"{known[-1][1]:.3g}", (known[-1][0], low + at * (high - low)), (5, -2), textcoords="offset points",
+                f"{known[-1][1]:.3g}", (known[-1][0], bottom + at * (top - bottom)), (5, -2), textcoords="offset points",
                 fontsize=7, color=line.colour, annotation_clip=False,
             )  # fmt: skip
     if panel.rule:
