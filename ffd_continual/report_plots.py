@@ -43,8 +43,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
             at = next((y for y in free if all(abs(y - other) >= 0.06 for other in taken)), wanted)
             taken.append(at)
             axes.annotate(
-                f"{known[-1][1]:.3g}", (known[-1][0], bottom + at * (top - bottom)), (5, -2), textcoords="offset points",
-                fontsize=7, color=line.colour, annotation_clip=False,
+                f"{known[-1][1]:.3g}", (known[-1][0], bottom + at * (top - bottom)), (5, -2), fontsize=7,
+                textcoords="offset points", color=line.colour, annotation_clip=False,
             )  # fmt: skip
     if panel.rule:
         axes.axhline(panel.rule[0], color="#9aa3af", lw=0.8, ls=":")
