@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.serve_detector import InUse
 from ffd_continual.serve_guard import REPORT_POLICY, Guard, Hosts, refusal
-from ffd_continual.serve_history import history, read_report
+from ffd_continual.serve_history import history, read_report, real_sources
 from ffd_continual.serve_judge import EVIDENCE, Record, finite, judge_picture, rule_of
 from ffd_continual.serve_upload import PICTURE, Upload, UploadError, check_length, receive, told_kind
 from ffd_continual.serve_video import Stopped, judge_video
@@ -42,7 +42,7 @@ class Limits:
     upload: int = 50 * 2**20  # bytes
     upload_seconds: float = 120.0
     waiting: int = 32  # uploads under way or waiting, together
-    frames: int = 16  # of a video, judged
+    frames: int = 32  # of a video, judged; as many as ffd predict takes
     video_seconds: float = 60.0  # spent on one
 
 
@@ -213,6 +213,7 @@ def describe(use: InUse, limits: Limits) -> dict[str, Any]:
         "learner": detector.config.learner.name,
         "size": detector.size,
         "known": list(detector.known),
+        "real_sources": real_sources(use.path),
         "rule": rule_of(detector),
         "ece_before": facts.ece_before,
         "ece_after": facts.ece_after,

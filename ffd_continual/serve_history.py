@@ -18,11 +18,11 @@ SHOWN = (
     "number", "parent", "kind", "forgery", "date", "verdict", "worst_drop", "drops", "aa", "ci", "unseen_auc", "faces",
     "seconds", "learner_bytes", "stored_bytes",
 )  # fmt: skip
-REPORT = Path("report") / "report.html"
+REPORT, LINEAGE_REPORT = Path("report") / "report.html", "report.html"
 
 
 def history(path: Path) -> dict[str, Any]:
-    """{lineage, name, promoted, versions, axis, curves, report}: what the page shows of the folder.
+    """{lineage, name, promoted, versions, axis, curves, real_sources, report}: what the page shows of the folder.
 
     axis: [{x, label}]; curves: [{name, stream, learnt: x or None, points: [[x, auc, low, high]]}]. FFDError where the
     lineage is damaged.
@@ -33,7 +33,7 @@ def history(path: Path) -> dict[str, Any]:
         report = (path / REPORT).is_file()
         return {
             "lineage": False, "name": name, "promoted": None, "versions": [], "axis": axis, "curves": curves,
-            "report": report,
+            "real_sources": [], "report": report,
         }  # fmt: skip
     lineage = open_lineage(path)
     promoted = lineage.promoted()
@@ -41,7 +41,7 @@ def history(path: Path) -> dict[str, Any]:
     versions = [_version(lineage, number, promoted) for number in lineage.versions()]
     return {
         "lineage": True, "name": name, "promoted": promoted, "versions": versions, "axis": axis, "curves": curves,
-        "report": False,
+        "real_sources": real_sources(path), "report": (path / LINEAGE_REPORT).is_file(),
     }  # fmt: skip
 
 
@@ -55,16 +55,23 @@ def _version(lineage: Lineage, number: int, promoted: int) -> dict[str, Any]:
     }
 
 
+def real_sources(path: Path) -> list[str]:
+    """What was learnt that is no forgery but a source of real faces; [] for a run."""
+    if not is_lineage(path):
+        return []
+    lineage = open_lineage(path)
+    told = [lineage.about(number) for number in lineage.versions()]
+    return sorted({str(about.get("forgery")) for about in told if about.get("kind") == "real"})
+
+
 def read_report(path: Path, number: int | None = None) -> str | None:
-    """The report of a lineage's version, or of a run (None); None where there is none."""
-    if number is None:
-        where = None if is_lineage(path) else path
-    else:
-        lineage = open_lineage(path) if is_lineage(path) else None
-        where = lineage.folder(number) if lineage is not None and number in lineage.versions() else None
-    if where is None or not (where / REPORT).is_file():
-        return None
-    return (where / REPORT).read_text(encoding="utf-8")
+    """The report of a lineage's version; None: of the lineage, or of the run. None where there is none."""
+    where = path / (LINEAGE_REPORT if is_lineage(path) else REPORT)
+    if number is not None:
+        if not is_lineage(path) or number not in open_lineage(path).versions():
+            return None
+        where = open_lineage(path).folder(number) / REPORT
+    return where.read_text(encoding="utf-8") if where.is_file() else None
 
 
 def _matrix(folder: Path) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ffd_continual.report_samples import data_uri
 from ffd_continual.scenarios.pictures import Picture, PictureError, encode_picture, read_picture, read_size
 from ffd_continual.serve_detector import Ready
 from ffd_continual.serve_upload import Upload, UploadError
+from ffd_continual.verdict import Verdict
 
 Record = dict[str, Any]
 NAME = "upload"  # `path` of the records: the client's own name for its file is never asked for
@@ -63,26 +65,32 @@ def thumbnail(detector: Opened, path: str) -> str | None:
         return None
 
 
-def judge_faces(ready: Ready, faces: list[Asked], images: bool) -> list[Record]:
-    """A record a face; `images` adds data URIs: `crop`, `overlay` where there is a map, `picture` of a neighbour."""
+def judge_faces(ready: Ready, faces: Sequence[Asked], images: bool) -> tuple[list[Record], list[Verdict]]:
+    """A record and a verdict a face.
+
+    `images` adds data URIs to the records: `crop`, `overlay` where there is a map, `picture` of each neighbour.
+    """
     detector, shared = ready.detector, about(ready.detector)
     verdicts = detector.ask([face.crop for face in faces], maps=images)
     near = ready.evidence.nearest(verdicts, NEAREST) if ready.evidence is not None and faces else [()] * len(faces)
     made = []
+    shown: dict[str, str | None] = {}  # frames of a video have the same neighbours
     for asked, verdict, neighbours in zip(faces, verdicts, near, strict=True):
         box = None if asked.found is None else asked.found.box
         record = {**shared, "kind": "face", "frame": asked.frame, "face": asked.face, "note": asked.note}
         record |= replace(verdict, box=box, neighbours=neighbours).record()
         for listed, one in zip(record.get("neighbours", ()), neighbours, strict=True):
             listed["path"] = Path(one.path).name  # where the server keeps its faces is nobody's business
+            if images and one.path not in shown:
+                shown[one.path] = thumbnail(detector, one.path)
             if images:
-                listed["picture"] = thumbnail(detector, one.path)
+                listed["picture"] = shown[one.path]
         if images:
             record["crop"] = data_uri(verdict.crop)
             record["overlay"] = None if verdict.trace is None else data_uri(verdict.overlay())
             record["trace_kind"] = verdict.trace_kind or None
         made.append(record)
-    return made
+    return made, verdicts
 
 
 def too_big(height: int, width: int) -> str | None:
@@ -113,7 +121,7 @@ def judge_picture(ready: Ready, upload: Upload, cropped: bool, images: bool) -> 
     """The answer for a picture. Raises UploadError."""
     picture = read_upload(upload)
     height, width = picture.shape[:2]
-    records = judge_faces(ready, faces_of(ready.detector, picture, cropped), images)
+    records, _ = judge_faces(ready, faces_of(ready.detector, picture, cropped), images)
     if not records:
         records = [{**about(ready.detector), "kind": "no face", "note": "no face was found"}]
     answer: Record = {"kind": "picture", "width": width, "height": height, "records": records}

@@ -20,12 +20,17 @@ function scale(record, rule) {
   return [bar, make("div", {class: "ends"}, marks)];
 }
 
+// What was learnt under a name may be real faces of a new camera.
+function named(name) {
+  return about && about.real_sources.includes(name) ? `${name} (real faces)` : name;
+}
+
 function attribution(record) {
   const weights = Object.entries(record.weights || {}).sort((a, b) => b[1] - a[1]);
   if (!weights.length) return [];
-  const title = record.decision === "real" ? "Were it forged: which known forgery it resembles" : "Which known forgery it resembles";
+  const title = record.decision === "real" ? "Were it forged: what it would resemble of what is known" : "What it resembles of what is known";
   const rows = weights.slice(0, BARS).flatMap(([name, weight]) => [
-    make("span", {}, name),
+    make("span", {}, named(name)),
     make("meter-bar", {}, make("i", {style: {width: `${100 * weight}%`}})),
     make("span", {}, percent(Math.round(100 * weight) / 100)),
   ]);
@@ -108,10 +113,10 @@ function answerOf(told, name) {
   const faces = told.records.filter((record) => record.kind === "face");
   const title = make("h1", {}, name);
   if (told.kind === "video") {
-    const whole = told.records[0];
+    const whole = told.records[told.records.length - 1];
     const size = `${told.width} × ${told.height}, ${told.video_frames === null ? "" : `${told.video_frames} frames, `}${told.strip.length} judged`;
-    const top = whole.kind === "video" ? card(whole, told, "the whole video: mean over its frames", true) :
-      make("p", {class: "notice"}, "No face was found, so there is nothing to judge.");
+    const top = whole.decision ? card(whole, told, "the whole video: mean over its frames", true) :
+      make("p", {class: "notice"}, `No face was found, so there is nothing to judge. ${whole.note || ""}`);
     return [title, make("p", {class: "words"}, size), top, ...frames(told, faces)];
   }
   const size = make("p", {class: "words"}, `${told.width} × ${told.height}`);

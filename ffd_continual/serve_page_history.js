@@ -67,7 +67,7 @@ function curves(told) {
     return [make("h2", {}, stream === "test" ? "Forgetting curves" : "Forgeries that were never learnt"),
       make("p", {class: "words"}, `AUC on test faces after each ${over}; the band is its 95 % interval, dotted is chance.`),
       make("div", {class: "panels"}, chosen.map((curve) =>
-        make("figure", {}, make("figcaption", {}, curve.name, make("span", {}, lost(curve))), chart(curve, told.axis, low))))];
+        make("figure", {}, make("figcaption", {}, told.real_sources.includes(curve.name) ? `${curve.name} (real faces)` : curve.name, make("span", {}, lost(curve))), chart(curve, told.axis, low))))];
   });
 }
 
@@ -75,14 +75,20 @@ function number(value, digits = 3) {
   return value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−");
 }
 
+// What a version cost: training and measuring together.
+function minutes(seconds) {
+  const all = typeof seconds === "object" && seconds ? Object.values(seconds).reduce((sum, part) => sum + part, 0) : seconds;
+  return all === null || all === undefined ? "–" : (all / 60).toFixed(1);
+}
+
 function versions(told, open) {
   const heads = ["Version", "What", "Verdict", "Average AUC", "Unseen AUC", "Worst drop", "Minutes", "Report"];
   const rows = told.versions.map((one) => {
-    const what = `${one.kind}: ${one.forgery || ""}`;
+    const what = `${one.kind === "real" ? "add real faces" : one.kind}: ${one.forgery || ""}`;
     const verdict = `${one.verdict || ""}${one.promoted ? ", in use" : ""}${one.weights ? "" : ", pruned"}`;
     const report = one.report ? make("button", {type: "button", onclick: () => open(one.number)}, "open") : make("span", {}, "–");
-    const cells = [`v${one.number}`, [make("span", {}, what, make("br"), make("small", {}, one.date || ""))], verdict, number(one.aa),
-      number(one.unseen_auc), number(one.worst_drop), one.seconds === null || one.seconds === undefined ? "–" : (one.seconds / 60).toFixed(1), [report]];
+    const cells = [`v${one.number}`, [make("span", {}, what, make("br"), make("small", {}, (one.date || "").replace("T", " ").replace(/:\d\dZ$/, " UTC")))], verdict, number(one.aa),
+      number(one.unseen_auc), number(one.worst_drop), minutes(one.seconds), [report]];
     return make("tr", {class: one.promoted ? "use" : null}, cells.map((cell, at) =>
       make("td", {class: at > 2 && at < 7 ? "n" : null, "data-name": heads[at]}, Array.isArray(cell) ? cell : make("span", {}, cell))));
   });
@@ -91,7 +97,7 @@ function versions(told, open) {
 }
 
 function frame(address, title) {
-  return [make("h2", {}, title, " "), make("p", {}, make("a", {href: address, target: "_blank", rel: "noopener"}, "open it on a page of its own")),
+  return [make("h2", {}, title), make("p", {}, make("a", {href: address, target: "_blank", rel: "noopener"}, "open it on a page of its own")),
     make("iframe", {src: address, title, sandbox: ""})];
 }
 
@@ -104,14 +110,16 @@ async function showHistory(place) {
     place.replaceChildren(make("p", {class: "notice"}, error.message));
     return;
   }
-  const report = make("div");
+  const report = make("div", {class: "below"});
   const open = (version) => {
     report.replaceChildren(...frame(`/api/versions/${version}/report`, `Report of version ${version}`));
-    report.scrollIntoView({behavior: "smooth"});
+    report.scrollIntoView();
   };
   const words = told.lineage ? `Version ${told.promoted} of ${told.versions.length} is in use. A version that is promoted elsewhere is used here at once.` :
     "One finished run, without versions: make a lineage of it with ffd adopt to let it grow.";
   if (!told.lineage && told.report) report.replaceChildren(...frame("/api/report", "Report"));
+  const whole = told.lineage && told.report ? make("p", {class: "words"}, make("a", {href: "/api/report", target: "_blank", rel: "noopener"},
+    "Report of the whole lineage"), ": curves over calendar time, costs, and who did what.") : null;
   place.replaceChildren(make("h1", {}, told.name), make("p", {class: "words"}, words),
-    ...(told.lineage ? [versions(told, open)] : []), ...curves(told), report);
+    ...(told.lineage ? [versions(told, open)] : []), ...(whole ? [whole] : []), ...curves(told), report);
 }

@@ -12,17 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from ffd_continual.opened import Opened
-from ffd_continual.predict import Asked, faces_of
+from ffd_continual.inputs import Input
+from ffd_continual.predict import Job, faces_of, sum_up
 from ffd_continual.scenarios.pictures import Picture
 from ffd_continual.serve_detector import Ready
-from ffd_continual.serve_judge import Record, about, judge_faces, picture_uri
+from ffd_continual.serve_judge import NAME, Record, about, judge_faces, picture_uri
 from ffd_continual.serve_upload import Upload, UploadError
 
 LONGEST_LINE = 100_000  # bytes of a line of JSON
@@ -127,12 +128,9 @@ def reel(upload: Upload, number: int, seconds: float, stop: threading.Event) -> 
 def judge_video(
     ready: Ready, upload: Upload, frames: int, seconds: float, cropped: bool, images: bool, stop: threading.Event
 ) -> Record:
-    """The answer for a video: a record for all of it, one for every face of its judged frames, and the strip of frames.
-
-    The video's score is that of the mean z over the largest face of each frame. Raises UploadError (422), Stopped.
-    """
-    detector = ready.detector
-    faces: list[Asked] = []
+    """The answer for a video: a record for every face of its judged frames, at last one for the whole, as `ffd predict`
+    writes them; and the strip of frames. Raises UploadError (422), Stopped."""
+    detector, job = ready.detector, Job(Input(Path(NAME), video=True))
     strip: list[Record] = []
     size = (0, 0)
     with reel(upload, frames, seconds, stop) as film:
@@ -141,39 +139,18 @@ def judge_video(
             found = faces_of(detector, frame.picture, cropped, frame.position)
             shown: Record = {"frame": frame.position, "seconds": frame.seconds, "faces": len(found)}
             strip.append(shown | ({"picture": picture_uri(frame.picture, STRIP)} if images else {}))
-            faces += found
+            job.frames += 1
+            job.faces += found
+    if not strip and film.late:
+        raise UploadError(422, f"no frame of this video could be read within {seconds:.0f} seconds.")
     if not strip:
-        raise UploadError(422, f"no frame could be read within {seconds:.0f} seconds." if film.late else
-                          "this video cannot be used: none of its frames can be decoded.")  # fmt: skip
-    records = judge_faces(ready, faces, images)
-    shared = about(detector)
-    whole: Record = {"kind": "no face", "frames": len(strip), "note": "no face was found in any frame"}
-    if records:
-        whole = summed(detector, [record for record in records if record["face"] == 0], len(strip))
-    notes = [whole["note"], *film.remarks]
+        raise UploadError(422, "this video cannot be used: none of its frames can be decoded.")
+    notes = list(film.remarks)
     if film.late:
         notes.append(f"time was up after {seconds:.0f} seconds: {len(strip)} of {frames} frames were judged")
-    whole["note"] = "; ".join(str(note) for note in notes if note) or None
+    job.note = "; ".join(notes) or None
+    records, verdicts = judge_faces(ready, job.faces, images)
     return {
         "kind": "video", "width": size[1], "height": size[0], "video_frames": film.count,
-        "records": [{**shared, **whole}, *records], "strip": strip,
+        "records": [*records, about(detector) | sum_up(detector, job, verdicts)], "strip": strip,
     }  # fmt: skip
-
-
-def summed(detector: Opened, faces: Sequence[Record], frames: int) -> Record:
-    """One face a frame as a video: mean z, decided as a face's; mean weights over known forgeries, mean novelty."""
-    z = float(np.mean([face["z"] for face in faces]))
-    named = [face["weights"] for face in faces if face["weights"]]
-    weights = {name: round(float(np.mean([one[name] for one in named])), 6) for name in (named[0] if named else {})}
-    novelty = [face["novelty"] for face in faces if face["novelty"] is not None]
-    return {
-        "kind": "video",
-        "frames": frames,
-        "score": round(float(detector.facts.calibration.apply(z)), 6),
-        "z": round(z, 6),
-        "decision": detector.rule.decide(z),
-        "attribution": max(weights, key=lambda name: weights[name]) if weights else None,
-        "weights": weights,
-        "novelty": round(float(np.mean(novelty)), 6) if novelty else None,
-        "note": f"{len(faces)} of {frames} frames have a face" if len(faces) < frames else None,
-    }

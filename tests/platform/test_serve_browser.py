@@ -185,7 +185,7 @@ def test_a_person_drops_a_face_a_video_and_something_else(
     word = {"forged": "Forged", "real": "Real", "no decision": "No decision"}[verdict.decision]
     assert text.split("\n")[0] == word
     assert f"score {verdict.score:.2f}" in text
-    assert "Which known forgery it resembles" in text or "Were it forged" in text
+    assert "What it resembles of what is known" in text or "Were it forged" in text
     assert "alpha" in text
     assert "beta" in text
     assert f"{verdict.novelty:.2f}" in text

@@ -173,7 +173,9 @@ def test_odd_but_whole_files_are_judged_as_they_are(client: TestClient) -> None:
 
 def test_a_video_without_faces_and_a_cut_one(client: TestClient) -> None:
     status, told = post(client, video(), "video/mp4")
-    assert (status, told["records"][0]["kind"], told["video_frames"]) == (200, "no face", 8)
+    assert (status, told["records"][0]["kind"], told["video_frames"]) == (200, "video", 8)
+    assert "no face was found" in told["records"][0]["note"]
+    assert "score" not in told["records"][0]
     assert len(told["strip"]) == 2
     wide = video(10016, 16, 1, "mjpeg", "yuvj420p")
     status, told = post(client, wide, "video/mp4")
