@@ -32,6 +32,7 @@ COMMANDS = {
     "robust": ("ffd_continual.robust_command", "judge finished runs on perturbed test faces"),
     "serve": ("ffd_continual.serve_command", "a page on this machine: judge pictures, browse a lineage"),
     "benign": ("ffd_continual.benign_command", "count false alarms on real faces after harmless edits"),
+    "discover": ("ffd_continual.discover_command", "groups of faces that resemble no known forgery"),
     "export": ("ffd_continual.export_command", "write a detector as ONNX, with a model card"),
     "check": ("ffd_continual.check_command", "find every fault of a manifest or folder"),
     "prepare": ("ffd_continual.prepare_command", "turn a downloaded data set into face crops and a manifest"),

@@ -18,7 +18,7 @@ import torch
 from ffd_continual.assemble import open_data
 from ffd_continual.lineage import open_lineage
 from ffd_continual.lineage_rows import brought
-from ffd_continual.opened import Opened
+from ffd_continual.opened import Opened, Picture
 from ffd_continual.replay.neighbours import Metric, NeighbourIndex, build_neighbours
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.streams import build_scenario, check_profiles
@@ -56,7 +56,7 @@ class Evidence:
         ]
 
 
-def _spread(rows: pd.DataFrame) -> pd.DataFrame:
+def spread_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """At most EACH faces of each experience and label, evenly over their order; a file counts once for a forgery."""
     once = rows.drop_duplicates(["path", "experience"])
     parts = []
@@ -91,38 +91,41 @@ def stored_rows(detector: Opened) -> tuple[pd.DataFrame, str]:
         )
     if len(stored):
         return rows.iloc[stored], EXEMPLARS
-    return _spread(rows[rows["stream"] == "train"]), TRAINING
+    return spread_rows(rows[rows["stream"] == "train"]), TRAINING
 
 
-def gather(detector: Opened) -> Evidence:
-    """Read the stored faces, each through its camera as it was learnt, and index their features.
-
-    Raises FFDError where no stored face can be read.
-    """
-    rows, kind = stored_rows(detector)
-    rows = rows.reset_index(drop=True)
+def read_rows(detector: Opened, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Picture]]:
+    """Faces of scenario rows as the learner sees them, each through its camera: the rows that can be read, and their
+    pictures (S, S, 3)."""
     scenario = detector.config.scenario
-    if rows.empty:
-        raise FFDError(f"{detector.version} keeps no faces, so there are no neighbours to show.")
-    lost: list[int] = []
     table = prepare_table(
-        rows.assign(mask="", pair="", landmarks=""),
+        rows.reset_index(drop=True).assign(mask="", pair="", landmarks=""),
         ("real",),
         detector.size,
         scenario.seed,
         check_profiles(scenario),
         crop=scenario.crop,
         skip_unreadable=True,
-        report_skipped=lambda gone: lost.append(len(gone)),
     )
-    kept = table.rows
+    return table.rows, [np.asarray(table.pictures[slot]) for slot in table.slot]
+
+
+def class_names(rows: pd.DataFrame) -> tuple[str, ...]:
+    """The forgery of each row, "real" for real ones."""
+    return tuple(str(name) if label else "real" for name, label in zip(rows["forgery"], rows["label"], strict=True))
+
+
+def gather(detector: Opened) -> Evidence:
+    """Read the stored faces and index their features. Raises FFDError where no stored face can be read."""
+    rows, kind = stored_rows(detector)
+    if rows.empty:
+        raise FFDError(f"{detector.version} keeps no faces, so there are no neighbours to show.")
+    kept, faces = read_rows(detector, rows)
     if kept.empty:
         raise FFDError(
             f"none of the {len(rows)} {kind} of {detector.version} can be read, e.g. {rows['path'].iloc[0]}. Put the "
             "files back, or ask without neighbours."
         )
-    verdicts = detector.ask([np.asarray(table.pictures[slot]) for slot in table.slot], maps=False)
-    features = np.stack([verdict.feature for verdict in verdicts])
-    names = tuple(str(name) if label else "real" for name, label in zip(kept["forgery"], kept["label"], strict=True))
+    features = np.stack([verdict.feature for verdict in detector.ask(faces, maps=False)])
     index = build_neighbours(torch.from_numpy(features), Metric.COSINE)
-    return Evidence(kind, tuple(map(str, kept["path"])), names, features, index, sum(lost))
+    return Evidence(kind, tuple(map(str, kept["path"])), class_names(kept), features, index, len(rows) - len(kept))

@@ -38,6 +38,11 @@ def forged_framing(share: float) -> Framing:
     return Framing(0.5 / share, 0.5, 0.5 + 0.04 / share)
 
 
+def widened(framing: Framing, share: float) -> Framing:
+    """The framing of the data's own crops, of which the learner sees the central `share`."""
+    return Framing(framing.extent * share, 0.5 + (framing.x - 0.5) * share, 0.5 + (framing.y - 0.5) * share)
+
+
 def frame_face(picture: Picture, landmarks: Points, framing: Framing, size: int) -> Picture:
     """The crop (S, S, 3) of a face with landmarks (68, 2) in a picture (H, W, 3): their hull as large, and centred
     where, the framing says. One resampling; beyond the picture's border it is mirrored."""
