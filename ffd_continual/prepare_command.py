@@ -151,7 +151,7 @@ def summary(prepared: Prepared, out: Path) -> str:
     lines += [f"note: {note}" for note in prepared.notes]
     lines.append(f"manifest: {prepared.manifest}")
     lines.append(f"next: ffd check {_quoted(out)}")
-    lines.append(f"then: ffd run CONFIG --set scenario.data={_quoted(out)} (`ffd list configs`)")
+    lines.append(f"then: ffd run CONFIG --data {_quoted(out)} (`ffd list configs`)")
     return "\n".join(_wrapped_line(line) for line in lines)
 
 
