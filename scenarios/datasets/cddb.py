@@ -19,8 +19,8 @@ ABOUT = About(
     terms="Not stated in the repository; the sources' own terms hold (see its paper).",
     url="https://github.com/Coral79/CDDB",
     layout="""\
-gaugan/train/0_real/*.png    gaugan/train/1_fake/*.png    gaugan/val/...    perhaps gaugan/test/...
-cyclegan/train/horse/0_real/*.png    a class of objects between the split and the two folders
+gaugan/train/0_real/*.png    gaugan/train/1_fake/*.png    gaugan/val/...
+cyclegan/train/horse/0_real/*.png    a class of objects in between
 all of it may lie in CDDB/""",
     source="names of the generators, splits and classes as in the authors' code (Coral79/CDDB: README.md, "
     "LUCIR/data/datasets.py, iCaRL/README.md)",

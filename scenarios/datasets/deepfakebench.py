@@ -23,9 +23,9 @@ ABOUT = About(
     terms="CC BY-NC 4.0 for the benchmark; each data set keeps the terms of its own authors.",
     url="https://github.com/SCLBD/DeepfakeBench",
     layout="""\
-dataset_json/FaceForensics++.json, Celeb-DF-v2.json, DFDC.json, simswap_ff.json, ...
+dataset_json/FaceForensics++.json, Celeb-DF-v2.json, simswap_ff.json, ...
     (also in preprocessing/dataset_json/, or beside the folders)
-FaceForensics++/original_sequences/youtube/c23/frames/000/000.png   as the JSON files name them
+FaceForensics++/original_sequences/youtube/c23/frames/000/000.png
     (also in datasets/ or datasets/rgb/)""",
     source="JSON as written by SCLBD/DeepfakeBench (preprocessing/rearrange.py) and read by its "
     "training/dataset/abstract_dataset.py; labels in YZY-stack/DF40 (training/config/train_config.yaml)",

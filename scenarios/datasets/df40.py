@@ -20,10 +20,10 @@ ABOUT = About(
     terms="CC BY-NC 4.0; the real faces keep the terms of FaceForensics++ and Celeb-DF.",
     url="https://github.com/YZY-stack/DF40",
     layout="""\
-DF40_train/<method>/ff/frames/000_003/*.png     training: domain ff
-DF40/<method>/ff/frames/..., cdf/frames/...     test: both domains (also called test/, DF40_test/)
-DF40/heygen/real/..., DF40/heygen/fake/...      methods of other sources bring their real faces
-DF40/e4e/cdf/Celeb-real/inversions/*.jpg        pictures that are no video's frames""",
+DF40_train/<method>/ff/frames/000_003/*.png   training: domain ff
+DF40/<method>/ff/frames/..., cdf/frames/...   test; also test/, DF40_test/
+DF40/heygen/real/..., DF40/heygen/fake/...    real faces of its own
+DF40/e4e/cdf/Celeb-real/inversions/*.jpg      pictures of no video""",
     source="README.md and DeepfakeBench_DF40/preprocessing/rearrange.py of YZY-stack/DF40; where they disagree (issues "
     "33, 36, 41), any depth between the method's folder and the pictures is read; not verified against a download",
 )
@@ -47,7 +47,7 @@ def index(root: Path, wanted: Wanted) -> Listing:
     chosen(wanted.compressions, (), "compression", ABOUT.title)
     forgeries = chosen(wanted.forgeries, METHODS, "method", ABOUT.title)
     places = list(_methods(tree))
-    if not places:
+    if not any(method in METHODS for _, method, _ in places):
         expected = "folders of methods (simswap, fomm, ...), or DF40_train and DF40 with such folders"
         raise tree.nothing(expected)
     found: list[Item] = []

@@ -22,7 +22,7 @@ ABOUT = About(
     layout="""\
 dfdc_train_part_0/metadata.json, *.mp4      parts 0 to 49, here or in train/
 train_sample_videos/metadata.json, *.mp4    Kaggle's sample
-validation/labels.csv, *.mp4                dfdc.ai; Kaggle's test_videos/ with the labels published later
+validation/labels.csv, *.mp4                or test_videos/, labelled later
 test/labels.csv or test/metadata.json, *.mp4""",
     source="columns as on Kaggle's data page; folders as read in polimi-ispl/icpr2020dfdc (index_dfdc.py), "
     "SCLBD/DeepfakeBench (preprocessing/rearrange.py) and mapooon/SelfBlendedImages (data/datasets.md); validation/ "

@@ -15,9 +15,9 @@ ABOUT = About(
     terms="Yours.",
     url="",
     layout="""\
-real/anna_01.jpg, <forgery>/anna_01.jpg         a picture each; the person stands before the first "_"
-real/anna_clip2/0001.png                        a folder: frames of one video
-train/real/..., valid/..., test/...             fix the splits""",
+real/anna_01.jpg, <forgery>/anna_01.jpg     the person before the first "_"
+real/anna_clip2/0001.png                    a folder: frames of one video
+train/real/..., valid/..., test/...         fix the splits""",
     source="docs/manifest.md, as for folders of crops",
 )
 

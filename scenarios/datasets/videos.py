@@ -15,9 +15,9 @@ ABOUT = About(
     terms="Yours.",
     url="",
     layout="""\
-real/anna_01.mp4, <forgery>/anna_01.mp4         the person stands before the first "_"
-real/anna/holiday.mp4                           of the outermost folder's name, where there is one
-train/real/..., valid/..., test/...             fix the splits""",
+real/anna_01.mp4, <forgery>/anna_01.mp4     the person before the first "_"
+real/anna/holiday.mp4                       or the outermost folder's
+train/real/..., valid/..., test/...         fix the splits""",
     source="docs/manifest.md, as for folders of crops",
 )
 

@@ -14,8 +14,9 @@ ABOUT = About(
     terms="For research; ask its authors for access (form in their repository).",
     url="https://github.com/OpenTAI/wild-deepfake",
     layout="""\
-real_train/N.tar.gz    fake_train/N.tar.gz    real_test/N.tar.gz    fake_test/N.tar.gz
-all of it may lie in deepfake_in_the_wild/; an archive holds folders of face pictures, one a sequence
+real_train/N.tar.gz, fake_train/N.tar.gz, real_test/..., fake_test/...
+all of it may lie in deepfake_in_the_wild/
+an archive holds folders of face pictures, one a sequence
 unpacked: real_train/N/.../SEQUENCE/*.png""",
     source="folders and archives as read in code that loads the authors' release; how deep the sequences lie inside an "
     "archive is not verified against a download, so any depth is read",

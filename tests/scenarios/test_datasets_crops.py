@@ -90,6 +90,8 @@ def test_df40_folders(df40: Path) -> None:
     assert only.missing == ()
     with pytest.raises(FFDError, match="Did you mean 'simswap'"):
         adapter("df40").index(df40, Wanted(forgeries=("simswop",)))
+    with pytest.raises(FFDError, match="nothing of it"):
+        adapter("df40").index(df40 / "DF40" / "brandnew", Wanted())
 
 
 def entry(label: str, *frames: str, **more: list[str]) -> dict[str, object]:
