@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from ffd_continual.lineage import Lineage
-from ffd_continual.lineage_add import Addition, abandon, begin
+from ffd_continual.lineage_add import Addition, abandon, begin, brought_to_its_end
 from ffd_continual.lineage_adopt import KEPT
 from ffd_continual.lineage_candidate import Rules, read_plan
 from ffd_continual.lineage_drops import in_words
-from ffd_continual.lineage_grow import Outcome, grow
+from ffd_continual.lineage_grow import Outcome
 from ffd_continual.lineage_page import write_page
 from ffd_continual.lineage_store import REFUSED, writing
 from ffd_continual.scenarios.errors import FFDError
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             plan = begin(lineage, asked)
         for note in plan.notes:
             say(f"note: {note}")
-        return tell(lineage, grow(lineage))
+        return tell(lineage, brought_to_its_end(lineage))
 
 
 def tell(lineage: Lineage, outcome: Outcome) -> int:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from ffd_continual.add_command import add_rules, rules_of, tell
+from ffd_continual.lineage_add import brought_to_its_end
 from ffd_continual.lineage_correct import begin_correction
-from ffd_continual.lineage_grow import grow
 from ffd_continual.lineage_store import writing
 from ffd_continual.terminal import say
 
@@ -25,4 +25,4 @@ def run(args: argparse.Namespace) -> int:
         plan = begin_correction(lineage, args.labels, rules_of(args), args.steps, tuple(args.set))
         for note in plan.notes:
             say(f"note: {note}")
-        return tell(lineage, grow(lineage))
+        return tell(lineage, brought_to_its_end(lineage))

@@ -19,9 +19,11 @@ from ffd_continual.lineage_candidate import (
     prepare,
     read_plan,
 )
+from ffd_continual.lineage_grow import Outcome, grow
 from ffd_continual.lineage_intake import take_in
 from ffd_continual.lineage_real import real_experience
 from ffd_continual.lineage_store import append_log, drop_candidate, sweep_faces
+from ffd_continual.run_folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 
 
@@ -61,14 +63,17 @@ def begin(lineage: Lineage, asked: Addition) -> Plan:
         "real" if asked.real else "add", name, parent, (*about["experiences"], name), unseen, 0, asked.kept, asked.rules
     )
     config = candidate_config(lineage, parent, plan, asked.steps, asked.sets)
-    incoming = take_in(
-        lineage, parent, asked.data, name, real_only=bool(asked.real), pattern=asked.pattern,
-        skip_unreadable=asked.skip_unreadable, any_picture=asked.any_picture, seed=config.scenario.seed,
-    )  # fmt: skip
-    if asked.real:
-        rows, notes = real_experience(lineage, parent, name, incoming.table, config)
-    else:
-        rows, notes = new_experience(lineage, parent, name, incoming.table)
+    try:
+        incoming = take_in(
+            lineage, parent, asked.data, name, real_only=bool(asked.real), pattern=asked.pattern,
+            skip_unreadable=asked.skip_unreadable, any_picture=asked.any_picture, seed=config.scenario.seed,
+        )  # fmt: skip
+        if asked.real:
+            rows, notes = real_experience(lineage, parent, name, incoming.table)
+        else:
+            rows, notes = new_experience(lineage, parent, name, incoming.table)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{lineage.path} is as it was.") from None
     if name in about["unseen"]:
         notes.append(f"{name} was an unseen forgery of this lineage: its unseen stream ends here")
     told = (*incoming.notes, *notes)
@@ -77,6 +82,17 @@ def begin(lineage: Lineage, asked: Addition) -> Plan:
     prepare(lineage, plan, rows, asked.steps, asked.sets, asked.without_missing)
     append_log(lineage, "begin", None, forgery=name, parent=parent, data=data_folder(asked.data))
     return plan
+
+
+def brought_to_its_end(lineage: Lineage) -> Outcome:
+    """`grow`; an addition that fails before anything was learnt from it (its data do not fit) leaves no candidate."""
+    try:
+        return grow(lineage)
+    except FFDError as error:
+        folder, last = RunFolder(lineage.candidate), read_plan(lineage).last
+        if not folder.after(last).is_dir() and not folder.safe_points.is_dir() and "the disk is full" not in str(error):
+            abandon(lineage)
+        raise
 
 
 def abandon(lineage: Lineage) -> bool:

@@ -7,7 +7,6 @@ queues took from faces that were trained on; this is said, with the versions and
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
 from ffd_continual.lineage import Lineage
 from ffd_continual.lineage_rows import strategy_state, with_strategy
-from ffd_continual.lineage_store import append_log, digest_of, sweep_faces
+from ffd_continual.lineage_store import append_log, digest_of, subject_of, sweep_faces
 from ffd_continual.lineage_versions import none_under_way
 from ffd_continual.replay.stored import choose_stored, stored_rows
 from ffd_continual.report import write_report
@@ -110,12 +109,16 @@ def forget(lineage: Lineage, identity: str = "", sha256: str = "", dataset: str 
     if identity:
         words.add(identity)
     done.remains = search(lineage, words)
-    secret = str(lineage.settings().get("salt", ""))
-    subject = hashlib.sha256(f"{secret}|{identity or sha256.lower()}".encode()).hexdigest()[:16]
     append_log(
-        lineage, "forget", None, subject=subject, by="identity" if identity else "sha256", faces=len(done.rows),
-        pictures=done.pictures, trained_versions=sorted(done.taught), remains=len(done.remains),
-    )  # fmt: skip
+        lineage,
+        "forget",
+        subject=subject_of(lineage, identity or sha256.lower()),
+        by="identity" if identity else "sha256",
+        faces=len(done.rows),
+        pictures=done.pictures,
+        trained_versions=sorted(done.taught),
+        remains=len(done.remains),
+    )
     return done
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ffd_continual.lineage import Lineage
-from ffd_continual.lineage_store import digest_of
+from ffd_continual.lineage_store import digest_of, forgotten
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import FaceFinder
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, index_folder
@@ -223,6 +223,17 @@ def _dummies(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def _without_forgotten(lineage: Lineage, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of nobody whom `ffd forget` removed: they do not come back with later data."""
+    columns = ["identity", "source_identity", "sha256"]
+    gone = forgotten(lineage, set(table[columns].to_numpy().ravel()))
+    hit = table[columns].isin(gone).any(axis=1)
+    if hit.all():
+        raise FFDError("all of these faces are of people, or pictures, that this lineage was told to forget.")
+    notes = [f"{int(hit.sum())} faces are left out: the lineage was told to forget them"] if hit.any() else []
+    return table[~hit].reset_index(drop=True), notes
+
+
 def take_in(
     lineage: Lineage,
     parent: int,
@@ -246,9 +257,10 @@ def take_in(
         table = table.assign(identity=pd.Series("", index=table.index, dtype="str"))
         notes.append("file names tell no people: each picture counts as a person of its own (--identity-pattern)")
     table, skipped = _readable(table, skip_unreadable)
+    table, gone = _without_forgotten(lineage, table)
     known = lineage.table(parent, "faces.parquet")
     if not any_picture:
         copied = known.loc[known["stream"].isin(("valid", "test")), "path"]
         check_crops(table, sorted(set(copied)), str(data))
     placed, left_out = place_incoming(table, known_people(lineage, parent), seed, str(data))
-    return Incoming(placed, (*notes, *skipped, *left_out))
+    return Incoming(placed, (*notes, *skipped, *gone, *left_out))

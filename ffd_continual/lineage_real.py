@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ffd_continual.config import RunConfig
 from ffd_continual.lineage import Lineage
 from ffd_continual.lineage_candidate import borrowed, next_row, numbered
 from ffd_continual.lineage_rows import as_rows
@@ -55,9 +54,7 @@ def blended(lineage: Lineage, rows: pd.DataFrame, name: str, first: int) -> pd.D
     return as_rows(pd.DataFrame(made)) if made else rows.iloc[:0]
 
 
-def real_experience(
-    lineage: Lineage, parent: int, name: str, table: pd.DataFrame, config: RunConfig
-) -> tuple[pd.DataFrame, list[str]]:
+def real_experience(lineage: Lineage, parent: int, name: str, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Rows of an experience from placed real faces. Raises FFDError where nothing forged can be set against them."""
     rows, notes = numbered(table, name, next_row(lineage)), []
     train = rows[rows["stream"] == "train"]

@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +94,18 @@ def read_log(lineage: Lineage) -> list[dict[str, Any]]:
         if isinstance(entry, dict):
             found.append(entry)
     return found
+
+
+def subject_of(lineage: Lineage, name: str) -> str:
+    """What the log calls a person or picture that was forgotten: a salted hash, so that it names nobody."""
+    secret = str(lineage.settings().get("salt", ""))
+    return hashlib.sha256(f"{secret}|{name}".encode()).hexdigest()[:16]
+
+
+def forgotten(lineage: Lineage, names: Iterable[str]) -> set[str]:
+    """Those of the names (of persons, hashes of pictures) that were forgotten."""
+    subjects = {entry.get("subject") for entry in read_log(lineage) if entry.get("event") == "forget"}
+    return {name for name in names if name and subject_of(lineage, name) in subjects} if subjects else set()
 
 
 def _make_up(lineage: Lineage) -> None:

@@ -80,6 +80,8 @@ def resume(path: Path) -> Path:
     """Go on with a run from its last safe point; a finished one is only reported again."""
     if (path / "version.json").is_file():
         raise FFDError(f"{path} is a version of a lineage, and those never change: `ffd add` makes the next one.")
+    if (path / "plan.json").is_file():
+        raise FFDError(f"{path} is an addition to a lineage: `ffd add {path.parent} --resume` goes on with it.")
     folder = RunFolder(path)
     config = folder.read_config()
     written = folder.environment()

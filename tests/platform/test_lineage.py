@@ -19,10 +19,11 @@ from ffd_continual import cli, lineage_grow
 from ffd_continual.checkpoint import load_checkpoint
 from ffd_continual.config import config_from
 from ffd_continual.lineage import Lineage, open_lineage
+from ffd_continual.lineage_add import Addition, begin
 from ffd_continual.lineage_adopt import adopt
 from ffd_continual.lineage_drops import Drop
 from ffd_continual.lineage_forget import search
-from ffd_continual.lineage_rows import strategy_state
+from ffd_continual.lineage_rows import capped, strategy_state
 from ffd_continual.lineage_store import read_log, writing
 from ffd_continual.replay.stored import stored_rows
 from ffd_continual.run import resume, start
@@ -294,6 +295,20 @@ def test_a_person_is_forgotten_everywhere(lineage: Lineage, capsys: pytest.Captu
     assert tested not in json.dumps(last)
     assert cli.main(["forget", str(lineage.path), "--identity", taught]) == 2
     assert "no face of this person" in capsys.readouterr().err
+
+
+def test_who_was_forgotten_does_not_come_back(lineage: Lineage, tiny_faces: Path) -> None:
+    assert cli.main(["forget", str(lineage.path), "--identity", "p001"]) == 0
+    with writing(lineage.path):
+        plan = begin(lineage, Addition(tiny_faces, "gamma", any_picture=True))
+    assert any("told to forget" in note for note in plan.notes)
+    assert not search(lineage, {"p001"})
+    rows = pd.read_parquet(lineage.candidate / "faces.parquet")
+    assert {"p002", "p003"} <= set(rows["identity"])
+    shown = capped(rows, 6).groupby(["stream", "label"]).size()
+    assert shown["test", 0] == shown["test", 1] == 3  # a cap of six is three of each
+    again = capped(rows.iloc[::-1].reset_index(drop=True), 6)
+    assert set(again["path"]) == set(capped(rows, 6)["path"])  # the same ones in whatever order
 
 
 @pytest.mark.slow
