@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Face, FaceFinder, Points, crop_face, is_grey, largest
+from ffd_continual.scenarios.forging.geometry import face_width
 from ffd_continual.scenarios.forging.making import SPLITS, split_people
 from ffd_continual.scenarios.forging.portraits import Portraits, listed
 from ffd_continual.scenarios.forging.sources import look, pose_distance
@@ -126,13 +127,20 @@ def _results(tasks: list[tuple[Path, str, str]], workers: int) -> Iterator[Perso
         yield from pool.imap(_find, tasks, chunksize=8)
 
 
+def mouth_gap(landmarks: Points) -> float:
+    """Height of the open mouth between the lips, in face widths."""
+    return float(np.linalg.norm(landmarks[66] - landmarks[62])) / face_width(landmarks)
+
+
 def pair_up(faces: Sequence[Face]) -> list[tuple[int, int]]:
     """Pairs of indices, the most alike first taken; nobody is in two, and the odd one out in none.
 
-    Alike: by landmarks within `POSE`, then also by the aligned thumbnails' colours; grey pictures go with grey ones.
+    Alike: by landmarks within `POSE`, then also by the aligned thumbnails' colours and by how far the mouths are open
+    (closed lips stretched over a smile break); grey pictures go with grey ones.
     """
     looks = np.stack([look(face) for face in faces]) if faces else np.zeros((0, 12, 12, 3), np.float32)
     grey = [is_grey(face.image) for face in faces]
+    gaps = [mouth_gap(face.landmarks) for face in faces]
     scored: list[tuple[float, int, int]] = []
     for a in range(len(faces)):
         apart = np.abs(looks[a + 1 :] - looks[a]).mean((1, 2, 3))
@@ -141,7 +149,7 @@ def pair_up(faces: Sequence[Face]) -> list[tuple[int, int]]:
                 continue
             pose = max(pose_distance(faces[a], faces[b]), pose_distance(faces[b], faces[a]))
             if pose <= POSE:
-                scored.append((pose * 200 + float(colour), a, b))
+                scored.append((pose * 200 + float(colour) + abs(gaps[a] - gaps[b]) * 300, a, b))
     taken: set[int] = set()
     pairs = []
     for _, a, b in sorted(scored):

@@ -240,6 +240,11 @@ def test_pairs_are_alike_and_nobody_is_in_two() -> None:
     faces = [base, Face(grey, base.landmarks, "g", "g"), Face(base.image, bent, "t", "t"), brighter]
     assert pair_up(faces) == [(0, 3)]  # the grey one and the turned one fit nobody
     assert pair_up([]) == []
+    smile = base.landmarks.copy()
+    smile[65:68, 1] += 8
+    laughs = [Face(base.image, smile, name, name) for name in "xy"]
+    pairs = pair_up([laughs[0], base, laughs[1], Face(base.image, base.landmarks, "c", "c")])
+    assert sorted(pairs) == [(0, 2), (1, 3)]  # open mouths go with open ones
 
 
 def test_constant_rate_factors() -> None:
