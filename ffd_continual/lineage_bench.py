@@ -10,6 +10,7 @@ forgeries, each against the real test faces of its own data; the difference with
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +49,8 @@ def grow_all(
 ) -> tuple[Lineage, pd.DataFrame]:
     """A lineage adopted from a run on the first name, to which the others are added one by one, whatever they cost.
 
-    data: forgery -> its manifest or folder. The table has a row an addition: forgery, number, train, measure (seconds).
+    data: forgery -> its manifest or folder. The table has a row an addition: forgery, number, and seconds: train,
+    measure, train_cpu.
     """
     first = replace(config.scenario, data=str(data[names[0]]), order=(names[0],), unseen=())
     start(replace(config, scenario=first, name="first"), folder / "first")
@@ -63,13 +65,15 @@ def grow_all(
     return Lineage(folder / "grown"), pd.DataFrame(rows)
 
 
-def retrain(config: RunConfig, names: Sequence[str], data: Path, folder: Path) -> float:
-    """Train on all these forgeries of one manifest at once, from scratch; seconds of its steps."""
+def retrain(config: RunConfig, names: Sequence[str], data: Path, folder: Path) -> tuple[float, float]:
+    """Train on all these forgeries of one manifest at once, from scratch: seconds of its steps, and the processor's
+    seconds of the whole run, measuring included."""
+    spent = time.process_time()
     scenario = replace(config.scenario, data=str(data), order=("+".join(names),), unseen=())
     train = replace(config.train, steps=config.train.steps * len(names))
     start(replace(config, scenario=scenario, train=train, name=folder.name), folder)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return float(summary["seconds"]["train"])
+    return float(summary["seconds"]["train"]), time.process_time() - spent
 
 
 def sources_of(lineage: Lineage, number: int) -> pd.DataFrame:

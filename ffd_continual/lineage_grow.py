@@ -87,7 +87,9 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
     clock = Clock(folder.path / "clock.json")
     clock.load(None)
     if not folder.after(plan.last).is_dir():
+        spent = time.process_time()
         _train(lineage, plan, folder, config, clock)
+        write_text(folder.path / "train_cpu", f"{time.process_time() - spent:.3f}\n")
     parts = _measuring_parts(lineage, plan, folder, config, clock)
     _measure(plan, folder, config, parts, clock)
     _describe_stored(lineage, plan, folder)
@@ -223,6 +225,12 @@ def _describe_stored(lineage: Lineage, plan: Plan, folder: RunFolder) -> None:
     save_checkpoint(path, Checkpoint(made.tensors, {**made.meta, _COUNTS_IN: _EXEMPLARS}))
 
 
+def _cpu(folder: RunFolder) -> float | None:
+    """Seconds of the processor that learning took in the process that ended it; other processes prolong them little."""
+    path = folder.path / "train_cpu"
+    return float(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
 def _about(plan: Plan, folder: RunFolder, number: int, verdict: str, found: list[Drop], clock: Clock) -> dict[str, Any]:
     summary = json.loads((folder.path / "summary.json").read_text(encoding="utf-8"))
     rows = pd.read_parquet(folder.path / "faces.parquet", columns=["stream", *PATHS])
@@ -235,7 +243,8 @@ def _about(plan: Plan, folder: RunFolder, number: int, verdict: str, found: list
         "tolerance": rules.tolerance, "mean_tolerance": rules.mean_tolerance, "strict": rules.strict,
         "measure_faces": rules.measure_faces, "notes": list(plan.notes),
         "faces": {s: int((rows["stream"] == s).sum()) for s in ("train", "valid", "test", "unseen")},
-        "seconds": {"train": clock.train, "measure": clock.measure}, "aa": summary["auc"].get("aa"),
+        "seconds": {"train": clock.train, "measure": clock.measure, "train_cpu": _cpu(folder)},
+        "aa": summary["auc"].get("aa"),
         "ci": summary["auc"].get("ci", {}).get("aa"), "unseen_auc": summary["auc"].get("unseen"),
         "next_row": plan.next_row, "learner_bytes": summary["bytes"]["learner"],
         "stored_bytes": summary["bytes"]["stored"],

@@ -67,13 +67,13 @@ def test_twenty_additions_cost_the_same_and_match_retraining(tmp_path: Path) -> 
     )
     lineage, cost = grow_all(config, names[:21], data, tmp_path)
     assert len(cost) == 20
-    train = cost["train"].to_numpy()[1:]  # from the second addition on; the first also starts the process's threads
+    train = cost["train_cpu"].to_numpy()  # other processes prolong the wall's seconds, not these
     early, late = np.median(train[:6]), np.median(train[-6:])
     spent = {k: retrain(config, names[:k], data["all"], tmp_path / f"all{k}") for k in (2, 11, 21)}
     found = quality(lineage, tmp_path / "all21", names[:21])
     print(cost.round(1).to_string(index=False))
     print(f"additions: {early:.1f} s early, {late:.1f} s late; retraining: {spent}; {found}")
     assert late == pytest.approx(early, rel=0.2)
-    assert spent[21] > 5 * spent[2]
-    assert spent[21] > 2 * late
+    assert spent[21][0] > 5 * spent[2][0]
+    assert spent[21][0] > 2 * late
     assert found.low > -MARGIN  # non-inferior
