@@ -13,7 +13,7 @@ from typing import Any
 
 from ffd_continual.scenarios.datasets.listing import Item
 from ffd_continual.scenarios.faces import Picture, Points
-from ffd_continual.scenarios.pictures import read_picture, write_mask
+from ffd_continual.scenarios.pictures import read_mask, read_picture, write_mask
 from ffd_continual.scenarios.prepare.crops import Window, cut_mask, rescaled, whole, window
 from ffd_continual.scenarios.prepare.matching import Match
 from ffd_continual.scenarios.prepare.readers import open_source
@@ -74,11 +74,25 @@ def add_masks(
                         _write_mask(face, cut_mask(mask, where, config.size), out)
         except ItemError as error:
             remarks.add(item.mask, f"mask not used: {error}")
+        _leave_out_untouched(faces, item, out, remarks)
     if config.masks != "pair":
         make = ssim_mask if config.masks == "ssim" else difference_mask
         for face in faces:
             if not face["mask"] and face["pair"]:
                 _write_mask(face, make(read_picture(out / face["path"]), read_picture(out / face["pair"])), out)
+
+
+def _leave_out_untouched(faces: list[Record], item: Item, out: Path, remarks: Remarks) -> None:
+    """Of several people in a forged video, those whom its masks never touch are real: no rows that call them forged."""
+    touched = {face["track"] for face in faces if face["mask"] and read_mask(out / face["mask"]).any()}
+    known = {face["track"] for face in faces if face["mask"]}
+    for track in sorted(known - touched) if touched else ():
+        remarks.add(item.path, f"face {track} left out: the masks say that it is not forged")
+        for face in [one for one in faces if one["track"] == track]:
+            faces.remove(face)
+            for name in ("path", "mask"):
+                if face[name]:
+                    (out / face[name]).unlink(missing_ok=True)
 
 
 def _mask_frames(
@@ -91,8 +105,12 @@ def _mask_frames(
     masks = open_source(root, item.mask, "archive" if low.endswith(_ARCHIVES) else kind, (), remarks)
     wanted: dict[int, int] = {}
     named = {int(number): at for at, number in enumerate(masks.numbers)}
+    # Names tell more than places, where there are names.
+    by_place = masks.count == source.count and not (
+        source.times is None and source.count > 1 and all(face["number"] in named for face in faces)
+    )
     for face in faces:
-        at = face["position"] if masks.count == source.count else named.get(face["number"], -1)
+        at = face["position"] if by_place else named.get(face["number"], -1)
         if 0 <= at < masks.count:
             wanted[at] = face["position"]
     for at, picture in masks.frames(sorted(wanted)):

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -85,6 +86,8 @@ def prepare_listing(
         locate_model(kind)
     journal = Journal(out, dataset, config)
     with closing(journal):
+        if len(journal):
+            _sweep(out)
         made = _make_all(items, root, out, config, journal, workers, progress)
         notes = list(listing.notes)
         stale = len(journal) - len(items)
@@ -115,6 +118,14 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> bytes:
     writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed process was writing at that moment: `.<12 digits>.part`, as `write_bytes` names it."""
+    for folder, _, names in os.walk(out):
+        for name in names:
+            if re.fullmatch(r"\.([0-9a-f]{12}|\d{6,}\.tar)\.part", name):
+                Path(folder, name).unlink(missing_ok=True)
 
 
 def _stamp(root: Path, path: str) -> list[int]:

@@ -253,6 +253,36 @@ def test_several_faces_in_a_frame_are_several_rows(
     )
 
 
+def test_a_person_whom_the_masks_never_touch_is_not_called_forged(
+    tmp_path: Path, studio_people: Pictures, panned: Pan, video_writer: Writer
+) -> None:
+    root = tmp_path / "root"
+    small = cv2.resize(studio_people[1], (96, 96), interpolation=cv2.INTER_AREA)
+    pictures, masks = [], []
+    for large in panned(studio_people[0], size=(180, 320)):
+        picture = large.copy()
+        picture[50:146, 216:312] = small
+        mask = np.zeros_like(picture)
+        mask[90:120, 250:280] = 255  # the smaller face is forged
+        pictures.append(picture)
+        masks.append(mask)
+    for name, shown in (("real", pictures), ("swap", pictures), ("mask", masks)):
+        video_writer(root / f"{name}.mp4", shown)
+    items = (item("real.mp4"), item("swap.mp4", "swap", pair="real", mask="mask.mp4"))
+    out = tmp_path / "out"
+    made = prepare_listing(Listing(items), root, out, "mini", replace(SMALL, faces=2), progress=False)
+    forged = made.table[made.table["label"] == 1]
+    assert forged["track"].tolist() == ["1"] * 4
+    assert (forged["mask"] != "").all()
+    assert made.failed == (("swap.mp4", "face 0 left out: the masks say that it is not forged", 4),)
+    assert sorted(path.name for path in (out / "faces/swap").iterdir()) == sorted(
+        path.rsplit("/", 1)[1] for path in forged["path"]
+    )
+    (out / "faces/swap/.0123456789ab.part").touch()  # what a kill may leave
+    assert prepare_listing(Listing(items), root, out, "mini", replace(SMALL, faces=2), progress=False).made == 0
+    assert not (out / "faces/swap/.0123456789ab.part").exists()
+
+
 @pytest.mark.parametrize("kind", ["frames", "archive", "picture"])
 def test_pictures_folders_and_archives(tmp_path: Path, studio_people: Pictures, panned: Pan, kind: Kind) -> None:
     root = tmp_path / "root"
