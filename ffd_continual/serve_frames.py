@@ -9,6 +9,7 @@ The process may use `MEMORY` bytes, write no file, and is killed by the one that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import sys
@@ -25,9 +26,9 @@ MAX_FRAME, MAX_SIDE = 36_000_000, 10_000  # pixels: 8K has 33 million, 7680 acro
 
 def confine(memory: int = MEMORY) -> None:
     """From here on this process can take little memory, write no file and leave no core dump."""
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for kind, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # some systems know no such limit
+            resource.setrlimit(kind, (most, most))
 
 
 def send(out: BinaryIO, path: Path, number: int) -> None:
