@@ -101,7 +101,7 @@ def prepare_listing(
         if not rows:
             raise FFDError(
                 f"none of the {len(items)} items gave a face: {out / 'failed.csv'} says why. "
-                f"First: {failed[0][0]}: {failed[0][1]}"
+                f"First: {failed[0][0]!r}: {failed[0][1]}"
             )
         table = _with_splits(pd.DataFrame(rows), seed, split_by, notes)
         if config.form == "tar":
