@@ -1,0 +1,104 @@
+"""`ffd add --real`: real faces of a new source lower the false alarms there, and do not come to mean "real"."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from ffd_continual import cli
+from ffd_continual.config import config_from
+from ffd_continual.lineage import Lineage, open_lineage
+from ffd_continual.lineage_adopt import adopt
+from ffd_continual.lineage_real import SELF
+from ffd_continual.run import start
+from ffd_continual.run_folder import RunFolder
+from ffd_continual.scenarios.manifest import Manifest, read_manifest, write_manifest
+
+
+def _phone(manifest: Manifest, folder: Path) -> Path:
+    """The real faces of other people, through a camera whose fault looks like the forgery alpha: a band of the wrong
+    colour across the whole picture."""
+    table = manifest.table[manifest.table["label"] == 0].reset_index(drop=True)
+    for number, row in table.iterrows():
+        image = cv2.imread(str(manifest.absolute(row["path"])))
+        image[10:16, :, 1] = 255 - image[10:16, :, 1]
+        path = folder / f"n{number:03d}.png"
+        folder.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), image)
+        table.loc[number, ["path", "identity", "split", "sha256"]] = [str(path), f"n{number:03d}", "", ""]
+    write_manifest(table, folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
+    return _phone(read_manifest(tiny_faces), tmp_path_factory.mktemp("phone") / "faces")
+
+
+def _base(folder: Path, tiny_faces: Path, steps: int, kept: int) -> Lineage:
+    trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
+    config = config_from(
+        {
+            "name": "tiny",
+            "scenario": {"data": str(tiny_faces), "order": ["alpha"], "size": 32},
+            "learner": {"name": "plain", "trunk": trunk},
+            "strategy": {"name": "replay", "exemplars": 24},
+            "train": {"steps": steps, "batch": 16, "threads": 1, "lr": 0.01, "device": "cpu"},
+            "evaluation": {"bootstrap": 0, "samples": 1, "controls": False},
+        }
+    )
+    start(config, folder / "run")
+    return adopt(folder / "run", folder / "det", kept)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, tiny_faces: Path) -> Iterator[Lineage]:
+    yield _base(tmp_path, tiny_faces, 2, 6)
+    shutil.rmtree(tmp_path / "det")
+
+
+def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(quick: Lineage, phone: Path) -> None:
+    words = ["add", str(quick.path), "--real", "phone", "--data", str(phone), "--steps", "2", "--tolerance", "1"]
+    assert cli.main([*words, "--any-picture"]) == 0
+    about = quick.about(2)
+    assert (about["kind"], about["experiences"]) == ("real", ["alpha", "real-phone"])
+    rows = quick.table(2, "faces.parquet")
+    train, test = (rows[rows["stream"] == s] for s in ("train", "test"))
+    new = train[train["label"] == 0]
+    blends = train[train["forgery"] == SELF]
+    assert len(new) == len(blends) >= 12  # every new real face, as it is and self-blended
+    assert set(blends["identity"]) == set(new["identity"])
+    assert (train["forgery"] == "alpha").sum() == 6  # and the forged faces that the lineage keeps
+    for real, made in zip(new.sort_values("identity")["path"], blends.sort_values("identity")["path"], strict=True):
+        one, two = (cv2.imread(path).astype(int) for path in (real, made))
+        assert 0 < np.abs(one - two).mean() < 20
+    assert set(test.loc[test["label"] == 0, "identity"]) <= {f"n{i:03d}" for i in range(24)}
+    assert set(test.loc[test["label"] == 1, "forgery"]) == {"alpha"}
+    assert not set(train["identity"]) & set(test.loc[test["label"] == 0, "identity"])
+    predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1))
+    assert set(predictions["on"]) == {"alpha", "real-phone"}
+
+
+def _alarms(lineage: Lineage, after: int) -> float:
+    """Share of the new source's real test faces that are called forged."""
+    table = pd.read_parquet(RunFolder(lineage.run(2)).predictions(after))
+    real = table[(table["on"] == "real-phone") & (table["label"] == 0)]
+    return float((real["z"] >= real["threshold"]).mean())
+
+
+@pytest.mark.slow
+def test_false_alarms_fall_in_the_new_source(tmp_path: Path, tiny_faces: Path, phone: Path) -> None:
+    lineage = _base(tmp_path, tiny_faces, 120, 12)
+    words = ["add", str(lineage.path), "--real", "phone", "--data", str(phone), "--promote-anyway", "--any-picture"]
+    assert cli.main(words) == 0
+    before, after = _alarms(lineage, 0), _alarms(lineage, 1)
+    drop = next(d for d in open_lineage(lineage.path).about(2)["drops"] if d["name"] == "alpha")
+    print(f"false alarms {before:.2f} -> {after:.2f}; {drop}")
+    assert before >= 0.5
+    assert after <= before - 0.25
