@@ -20,6 +20,7 @@ from ffd_continual.serve_upload import in_words, read_bytes_limit, temporary_fol
 from ffd_continual.terminal import wrapped
 
 NEEDED = ("fastapi", "uvicorn")
+CONNECTIONS = 256  # open at a time; more are answered with 503
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +110,7 @@ def _serve(args: argparse.Namespace, use: InUse, made: socket.socket, limit: int
     local = is_loopback(host)
     names = LOCAL | {name.lower() for name in args.allow_host} | {args.host.lower()}
     if not local:
-        names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+        names |= {socket.gethostname().lower()}
         warning = (
             "WARNING: other machines can reach this page. Whoever can sees the faces that the lineage keeps and may "
             "send files, without a password and unencrypted."
@@ -123,7 +124,10 @@ def _serve(args: argparse.Namespace, use: InUse, made: socket.socket, limit: int
         log_level="warning",
         access_log=False,
         lifespan="on",
+        loop="asyncio",
+        http="h11",
         ws="none",
+        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=2,
         timeout_keep_alive=20,
         server_header=False,

@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -25,6 +26,7 @@ import av
 import numpy as np
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -53,18 +55,23 @@ def client(use: InUse) -> Iterator[TestClient]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def live(use: InUse) -> Iterator[str]:
-    """A real server on a port of its own, with short limits."""
-    limits = Limits(upload=LIMIT, frames=2, upload_seconds=2.5)
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """A real server on a port of its own; its address."""
     with listen("127.0.0.1", 0, exposed=False) as made:
-        server = uvicorn.Server(uvicorn.Config(create_app(use, limits), log_level="error", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [made]}, daemon=True)
         thread.start()
         yield "http" + f"://127.0.0.1:{made.getsockname()[1]}"
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def live(use: InUse) -> Iterator[str]:
+    with running(create_app(use, Limits(upload=LIMIT, frames=2, upload_seconds=2.5))) as address:
+        yield address
 
 
 def png(width: int, height: int) -> bytes:
@@ -360,6 +367,29 @@ def test_slow_and_vanishing_clients_hold_nobody_up(live: str, use: InUse) -> Non
         assert b" 408 " in one.recv(4096)
         one.close()
     half.close()
+
+
+def test_nobody_waits_for_the_work_of_one_who_went_away(use: InUse, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    def endless(*_: Any) -> dict[str, Any]:
+        begun.set()
+        end.wait(30)
+        return {"kind": "picture", "records": []}
+
+    with running(create_app(use, Limits(waiting=1))) as live:
+        with monkeypatch.context() as patch:
+            patch.setattr("ffd_continual.serve_app.judge_picture", endless)
+            gone = raw(live, head(live, f"Content-Length: {len(jpeg())}") + jpeg())
+            assert begun.wait(10)
+            assert ask(live, jpeg())["status"] == 503
+            gone.close()
+        told: dict[str, Any] = {"status": 503}
+        for _ in range(50):
+            told = ask(live, jpeg()) if told.get("status") == 503 else told
+            time.sleep(0.05)
+        end.set()
+    assert told["kind"] == "picture"
 
 
 def test_too_much_is_refused_before_it_is_sent(live: str) -> None:
