@@ -38,7 +38,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
     try:
         if path.stat().st_size == 0:
             raise ItemError("the file is empty (0 bytes)")
-        container = av.open(f"file:{path.absolute()}", options=OPTIONS)
+        container = av.open(f"file:{path.absolute()}", options=OPTIONS, metadata_errors="replace")
     except OSError as error:
         raise ItemError(f"cannot be opened: {_cause(error)}") from error
     except _BROKEN as error:
@@ -106,7 +106,7 @@ class VideoFile:
         self.times: Seconds | None = (ordered - ordered[0]) * float(base) if known and base is not None else None
 
     def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, Picture]]:
-        """As `Source.frames`; frames that cannot be decoded are left out and noted once."""
+        """As `Source.frames`; what cannot be decoded is left out and noted once. Raises ItemError where that is all."""
         given: set[int] = set()
         for position, picture in self._decoded(wanted, self._stamps):
             given.add(position)
@@ -116,6 +116,8 @@ class VideoFile:
             for position, picture in self._decoded(wanted, None):
                 given.add(position)
                 yield position, picture
+        if wanted and not given:
+            raise ItemError("none of its frames can be decoded")
         if len(given) < len(wanted):
             self.remarks.add(self.name, f"{len(wanted) - len(given)} of {len(wanted)} frames cannot be decoded")
 
@@ -124,24 +126,32 @@ class VideoFile:
         last = max(left, default=-1)
         seen = 0
         with _opened(self.path) as (container, stream):
-            for frame in _all_frames(container, stream):
+            for frame, sound in _all_frames(container, stream):
                 key = frame.pts if stamps is not None else seen
                 seen += 1
                 position = left.pop(key, None) if key is not None else None
-                if position is not None and not frame.is_corrupt:
+                if position is not None and sound:
                     yield position, _picture(frame)
                 if not left or (key is not None and key > last):
                     return
 
 
-def _all_frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """Every frame that decodes, past packets that do not."""
+def _all_frames(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[tuple[av.VideoFrame, bool]]:
+    """(frame, sound) past packets that do not decode.
+
+    A decoder hides damage by grey smears, which every frame up to the next key frame inherits: none of them is sound.
+    """
+    sound = True
     try:
         for packet in container.demux(stream):
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except (av.error.InvalidDataError, av.error.UndefinedError):
+                sound = False
                 continue
+            for frame in frames:
+                sound = not frame.is_corrupt and (sound or frame.key_frame)
+                yield frame, sound
     except _BROKEN:
         return
 
