@@ -62,7 +62,7 @@ def test_the_seconds_of_a_killed_experience_count(stopped: Path) -> None:
 
 def test_training_that_is_made_again_is_counted_once(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill between an experience's checkpoint and the clock's file loses no second either."""
-    monkeypatch.setattr(module._Clock, "save", lambda self: None)
+    monkeypatch.setattr(module.Clock, "save", lambda self: None)
     resume(stopped)
     monkeypatch.undo()
     meta = json.loads((stopped / "checkpoints" / "after_000" / "meta.json").read_text())
