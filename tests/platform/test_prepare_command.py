@@ -16,6 +16,7 @@ import pytest
 
 from ffd_continual import cli, prepare_command
 from ffd_continual.scenarios.datasets.listing import Item, Listing
+from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.prepare import prepare as module
 
 Pictures = list[np.ndarray[Any, Any]]
@@ -173,3 +174,30 @@ def test_an_item_whose_process_dies_is_a_failure_and_is_tried_again(
     assert again.made == 1
     assert again.failed == ()
     assert len(again.table) == 6
+
+
+def test_of_pictures_whose_process_died_one_is_to_blame(
+    tmp_path: Path, studio_people: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crew that dies over every task with the second picture in it."""
+
+    class Dying:
+        def __init__(self, _: int, begin: Callable[[], Callable[[Any], Any]]) -> None:
+            self.work = begin()
+
+        def run(self, tasks: Any) -> Any:
+            for task in tasks:
+                yield module.Lost(task, -9) if any(one.video == "p1" for one in task.items) else self.work(task)
+
+        def close(self) -> None:
+            return
+
+    for number, face in enumerate(studio_people):
+        write_picture(tmp_path / f"root/p{number}.png", np.pad(face, ((20, 20), (30, 30), (0, 0)), mode="edge"))
+    listing = Listing(tuple(Item(f"p{n}.png", 0, "real", f"p{n}", "picture") for n in range(3)))
+    monkeypatch.setattr(module, "Crew", Dying)
+    made = module.prepare_listing(
+        listing, tmp_path / "root", tmp_path / "out", "mini", module.PrepareConfig(size=64), workers=1, progress=False
+    )
+    assert [path for path, _, _ in made.failed] == ["p1.png"]
+    assert made.table["path"].tolist() == ["pictures/p0.jpg", "pictures/p2.jpg"]

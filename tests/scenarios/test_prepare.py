@@ -327,6 +327,22 @@ def test_crops_made_by_others_are_taken_whole(tmp_path: Path, studio_people: Pic
     assert table["pair"].tolist() == ["", "pictures/r.png"]
 
 
+@pytest.mark.parametrize("form", ["jpg", "png", "webp"])
+def test_every_form_holds_the_same_face_and_says_what_is_forged(
+    tmp_path: Path, studio_people: Pictures, form: str
+) -> None:
+    root = tmp_path / "root"
+    write_picture(root / "a.png", studio_people[0])
+    items = Listing((Item("a.png", 1, "swap", "a", "picture", cropped=True),))
+    config = replace(SMALL, size=128, form=form)
+    made = prepare_listing(items, root, tmp_path / "out", "mini", config, progress=False)
+    path = tmp_path / "out" / made.table["path"][0]
+    assert path.suffix == f".{form}"
+    off = np.abs(read_picture(path).astype(int) - studio_people[0]).mean()
+    assert off == 0 if form == "png" else 0 < off < 4
+    assert read_mark(path) == "swap"
+
+
 def test_hostile_pictures_are_refused_and_the_rest_goes_on(
     tmp_path: Path, studio_people: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:

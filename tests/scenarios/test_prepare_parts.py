@@ -171,6 +171,12 @@ def test_other_counts_correspond_by_time() -> None:
     assert _plan(matched(hardly, _real([0.4, 1.6], [10, 40], 50), "video")) == {10: (10, True), 40: (40, True)}
 
 
+def test_a_real_video_of_fewer_frames_lends_its_boxes_at_its_times() -> None:
+    forged = _Fake([at / 25 for at in range(50)], list(range(50)))
+    real = _real([5 / 12.5, 20 / 12.5], [5, 20], 25) | {"seconds": 24 / 12.5}
+    assert _plan(matched(forged, real, "video")) == {10: (5, True), 40: (20, True)}
+
+
 def test_pictures_correspond_by_number_and_only_the_same_one_is_a_pair() -> None:
     forged = _Fake(None, [3, 14, 28, 40])
     assert _plan(matched(forged, _real(None, [3, 14, 29], 3), "frames")) == {
