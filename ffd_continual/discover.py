@@ -1,8 +1,9 @@
 """New kinds of forgeries among suspicious faces: what resembles no known one, in groups to look at and add.
 
 A face is novel when its novelty exceeds what 95 % of the detector's own validation forgeries have. Novel faces are
-grouped by texture statistics of the frozen stages; each group gets a contact sheet, and all of them one draft manifest
-of crops, framed as the run's data, that `ffd add` takes once a person has looked at it. Memory: about 10 kB a face.
+grouped by what the learner's modules see of them, in the directions that tell known forgeries apart; each group gets a
+contact sheet, and all of them one draft manifest of crops, framed as the run's data, that `ffd add` takes once a person
+has looked at it. Memory: about 20 kB a face.
 """
 
 from __future__ import annotations
@@ -35,12 +36,9 @@ from ffd_continual.scenarios.prepare.source import ItemError, Remarks, spread
 from ffd_continual.scenarios.prepare.video import VideoFile
 
 QUANTILE = 0.95
-WAY, BY, SPACE = (
-    "mahalanobis-statistics",
-    "agglomerative",
-    "statistics",
-)  # docs/detector.md has what they were chosen by
+WAY, BY, SPACE = "mahalanobis-special", "agglomerative", "special"  # docs/detector.md tells why
 ON_SHEET, ACROSS = 30, 6
+FEWEST = 8  # stored faces; so few tell little, and their spread is shrunk accordingly
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def known_standard(detector: Opened, way: str = WAY) -> Standard:
     rows, kind = stored_rows(detector)
     kept, faces = read_rows(detector, rows)
     classes = class_names(kept)
-    if len(set(classes) - {"real"}) < 1 or len(kept) < 10:
+    if len(set(classes) - {"real"}) < 1 or len(kept) < FEWEST:
         raise FFDError(
             f"{detector.version} has {len(kept)} readable {kind}: too few to tell what is new. Put the data back, or "
             "keep more exemplars."
@@ -192,7 +190,7 @@ def discover(
     novel = np.flatnonzero(scores > known.threshold)
     labels = np.full(len(scores), -1, np.int64)
     if len(novel):
-        labels[novel] = group_faces(known.novelty.white[SPACE](getattr(seen, SPACE)[novel]), BY, smallest)
+        labels[novel] = group_faces(known.novelty.white[SPACE].kin(getattr(seen, SPACE)[novel]), BY, smallest)
     faces = pd.DataFrame(reader.rows).assign(novelty=scores, threshold=known.threshold, score=seen.p, group="")
     best = [detector.known[i] if seen.weights.shape[1] > 1 else "" for i in seen.weights.argmax(1)]
     faces = faces.assign(resembles=best)

@@ -22,7 +22,7 @@ from ffd_continual.config import RunConfig
 from ffd_continual.evidence import class_names, read_rows, spread_rows, stored_rows
 from ffd_continual.grouping import WAYS, group_faces, measure_grouping
 from ffd_continual.matrix import number
-from ffd_continual.novelty import Novelty, describe_faces, measure_flagging
+from ffd_continual.novelty import SPACES, Novelty, describe_faces, measure_flagging
 from ffd_continual.opened import open_detector
 from ffd_continual.run import resume, start
 from ffd_continual.run_folder import RunFolder, write_text
@@ -74,12 +74,12 @@ def measure_one(folder: Path, rows: pd.DataFrame, name: str, beside: Sequence[st
     for way in novelty.ways():
         scores, cut = novelty.score(way, seen), float(np.quantile(novelty.score(way, usual), QUANTILE))
         found = measure_flagging(scores[known], scores[new], cut)
-        spaces = {"common": seen.common, "statistics": seen.statistics}
+        spaces = {space: getattr(seen, space) for space in SPACES}
         flagged = scores > cut
         grouping = {
             f"{by}-{space}": asdict(
                 measure_grouping(
-                    group_faces(novelty.white[space](features[flagged]), by, smallest), names[flagged].tolist()
+                    group_faces(novelty.white[space].kin(features[flagged]), by, smallest), names[flagged].tolist()
                 )
             )
             for by in WAYS

@@ -17,7 +17,8 @@ from ffd_continual.scenarios.errors import FFDError
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 WAYS = ("agglomerative", "hdbscan", "dbscan")
-DIRECTIONS = 16  # principal ones that are looked at
+DIRECTIONS = 8  # principal ones that are looked at
+REACH = 0.45  # mean cosine distance within an agglomerative group; docs/detector.md has the choice
 
 
 def reduced(features: Floats, directions: int = DIRECTIONS) -> Floats:
@@ -58,7 +59,7 @@ def group_faces(features: Floats, way: str = "agglomerative", smallest: int = 5)
         reach = max(float(np.median(near)), 1e-6)
         found = DBSCAN(eps=reach, min_samples=smallest, metric="cosine").fit_predict(made)
     else:
-        tree = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=0.6)
+        tree = AgglomerativeClustering(None, metric="cosine", linkage="average", distance_threshold=REACH)
         found = tree.fit_predict(made)
     return _ranked(np.asarray(found, np.int64), smallest)
 

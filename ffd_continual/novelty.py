@@ -3,8 +3,10 @@
 *learner*: the learner's own `Output.novelty`. *softmax*: one minus the largest class probability (Hendrycks and Gimpel,
 ICLR 2017), classes being real and each known forgery, P(forged) shared out by the attribution. *mahalanobis*: squared
 distance to the nearest class mean under one shared covariance (Lee et al., NeurIPS 2018). *neighbour*: distance to the
-k-th nearest stored face (Sun et al., ICML 2022), both in a feature space: the learner's `common` one, or `statistics`
-of the frozen stages, where forgeries leave texture. Axes: N faces, M stored faces, F features, K known forgeries.
+k-th nearest stored face (Sun et al., ICML 2022), both in a feature space: the learner's `common` one, `statistics` of
+the frozen stages, or `special`, what all modules of single forgeries see, side by side;
+*kin* is the latter, projected on the directions that tell known classes apart.
+Axes: N faces, M stored faces, F features, K known forgeries.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from ffd_continual.metrics import auc
+from ffd_continual.modules import ask, expert_modules
 from ffd_continual.opened import Opened, Picture
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.views import to_planes
@@ -37,6 +40,7 @@ class Described:
     novelty: Floats  # (N,) NaN where the learner has none
     common: Floats  # (N, F)
     statistics: Floats  # (N, F') of the frozen stages; `common` where the learner has no trunk
+    special: Floats  # (N, K D) of the learner's modules; `common` where it has none
 
     def take(self, at: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Described:
         """Some of the faces."""
@@ -64,7 +68,24 @@ def describe_faces(detector: Opened, faces: Sequence[Picture]) -> Described:
         statistics = np.concatenate(made)
     weights = [list(verdict.attribution.values()) or [1.0] for verdict in verdicts]
     novelty = [np.nan if verdict.novelty is None else verdict.novelty for verdict in verdicts]
-    return Described(np.array([v.score for v in verdicts]), np.array(weights), np.array(novelty), common, statistics)
+    special = _special(detector, faces)
+    scores = np.array([verdict.score for verdict in verdicts])
+    return Described(
+        scores, np.array(weights), np.array(novelty), common, statistics, common if special is None else special
+    )
+
+
+def _special(detector: Opened, faces: Sequence[Picture]) -> Floats | None:
+    """What each module of one forgery sees (N, K D); None for a learner without such modules."""
+    if expert_modules(detector.learner) is None:
+        return None
+    made, batch = [], detector.config.train.eval_batch
+    for start in range(0, len(faces), batch):
+        frozen = detector.learner.frozen(torch.from_numpy(to_planes(faces[start : start + batch])).to(detector.device))
+        if frozen is None:
+            return None
+        made.append(ask(detector.learner, [frozen]).special.flatten(1).double().cpu().numpy())
+    return np.concatenate(made)
 
 
 @dataclass(frozen=True)
@@ -74,10 +95,15 @@ class Whitening:
     centre: Floats  # (F,)
     scale: Floats  # (F, F)
     means: Floats  # (C, F) of the classes, whitened
+    between: Floats  # (F, C - 1 or fewer) the directions in which the classes differ (Fisher, 1936)
 
     def __call__(self, features: Floats) -> Floats:
         """(N, F) to (N, F)."""
         return np.asarray((features - self.centre) @ self.scale)
+
+    def kin(self, features: Floats) -> Floats:
+        """(N, F) to what tells known classes apart (N, C - 1): scene and person hardly show in it."""
+        return np.asarray(self(features) @ self.between)
 
 
 def fit_whitening(features: Floats, classes: Sequence[str]) -> Whitening:
@@ -92,7 +118,9 @@ def fit_whitening(features: Floats, classes: Sequence[str]) -> Whitening:
     values, vectors = np.linalg.eigh((1 - shrink) * covariance + shrink * diagonal)
     scale = vectors / np.sqrt(np.maximum(values, 1e-10))
     centre = features.mean(0)
-    return Whitening(centre, scale, (means - centre) @ scale)
+    white = (means - centre) @ scale
+    _, sizes, rows = np.linalg.svd(white - white.mean(0), full_matrices=False)
+    return Whitening(centre, scale, white, rows[sizes > 1e-6 * max(1.0, float(sizes.max(initial=0.0)))].T)
 
 
 def softmax_score(faces: Described) -> Floats:
@@ -119,13 +147,13 @@ class Novelty:
     def __init__(self, stored: Described, classes: Sequence[str]):
         self.stored = stored
         self.white: Mapping[str, Whitening] = MappingProxyType(
-            {space: fit_whitening(getattr(stored, space), classes) for space in ("common", "statistics")}
+            {space: fit_whitening(getattr(stored, space), classes) for space in SPACES}
         )
 
     def ways(self) -> tuple[str, ...]:
         """The scores that this detector can give."""
         own = ("learner",) if np.isfinite(self.stored.novelty).all() else ()
-        return (*own, *BASELINES, "mahalanobis-statistics", "neighbour-common", "neighbour-statistics")
+        return (*own, *BASELINES, *MORE)
 
     def score(self, way: str, faces: Described) -> Floats:
         """(N,) by one of `ways`. FFDError on another."""
@@ -136,13 +164,25 @@ class Novelty:
         kind, _, space = way.partition("-")
         if kind == "mahalanobis" and space in self.white:
             return mahalanobis_score(self.white[space], getattr(faces, space))
+        if space == "kin" and kind in ("mahalanobis", "neighbour"):
+            white = self.white["special"]
+            own, theirs = white.kin(self.stored.special), white.kin(faces.special)
+            if kind == "neighbour":
+                return neighbour_score(own, theirs)
+            means = white.means @ white.between
+            return np.asarray(((theirs[:, None, :] - means[None]) ** 2).mean(2).min(1))
         if kind == "neighbour" and space in self.white:
             white = self.white[space]
             return neighbour_score(white(getattr(self.stored, space)), white(getattr(faces, space)))
         raise FFDError(f"no novelty score is called {way!r} for this detector. Known: {', '.join(self.ways())}.")
 
 
+SPACES = ("common", "statistics", "special")
 BASELINES = ("softmax", "mahalanobis-common")
+MORE = (
+    *(f"mahalanobis-{space}" for space in (*SPACES[1:], "kin")),
+    *(f"neighbour-{space}" for space in (*SPACES, "kin")),
+)
 
 
 @dataclass(frozen=True)

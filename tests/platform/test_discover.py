@@ -1,0 +1,149 @@
+"""Novelty, groups and their measures against counts by hand; the command on tiny faces."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ffd_continual.cli import main
+from ffd_continual.config import config_from
+from ffd_continual.discover_measure import without
+from ffd_continual.grouping import WAYS, group_faces, measure_grouping
+from ffd_continual.novelty import (
+    Described,
+    Novelty,
+    fit_whitening,
+    mahalanobis_score,
+    measure_flagging,
+    neighbour_score,
+    softmax_score,
+)
+from ffd_continual.run_folder import RunFolder
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.folder import open_faces
+
+
+def described(features: np.ndarray, novelty: float = 1.0) -> Described:
+    count = len(features)
+    half = np.full(count, 0.5)
+    return Described(half, np.ones((count, 1)), np.full(count, novelty), features, features, features)
+
+
+def test_softmax_novelty_is_one_minus_the_largest_class() -> None:
+    faces = Described(
+        np.array([0.9, 0.2, 0.5]), np.array([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]]), np.zeros(3), *[np.zeros((3, 2))] * 3
+    )
+    assert softmax_score(faces) == pytest.approx([1 - 0.45, 1 - 0.8, 1 - 0.5])
+
+
+def test_mahalanobis_against_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    stretch = np.array([1.0, 5.0, 0.2])
+    classes = ["real"] * 400 + ["a"] * 400
+    means = np.repeat([[0, 0, 0], [3.0, 0, 0]], 400, axis=0)
+    stored = rng.normal(0, 1, (800, 3)) * stretch + means
+    white = fit_whitening(stored, classes)
+    queries = rng.normal(0, 3, (20, 3))
+    inner = np.concatenate([stored[:400] - stored[:400].mean(0), stored[400:] - stored[400:].mean(0)])
+    covariance = inner.T @ inner / 798
+    covariance = 0.9 * covariance + 0.1 * np.diag(np.diag(covariance))
+    inverse = np.linalg.inv(covariance)
+    wanted = [
+        min((q - c) @ inverse @ (q - c) / 3 for c in (stored[:400].mean(0), stored[400:].mean(0))) for q in queries
+    ]
+    assert mahalanobis_score(white, queries) == pytest.approx(wanted)
+    # One direction tells the two classes apart, the first one; a scene that varies along the second hardly shows in it.
+    kin = white.kin(np.array([[3.0, 0, 0], [0, 0, 0], [0, 5.0, 0]]))
+    assert kin.shape == (3, 1)
+    assert abs(kin[0, 0] - kin[1, 0]) > 10 * abs(kin[2, 0] - kin[1, 0])
+
+
+def test_the_k_th_neighbour() -> None:
+    stored = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    assert neighbour_score(stored, np.array([[2.0, 0.0]]), 1) == pytest.approx([0.0])
+    assert neighbour_score(stored, np.array([[2.0, 0.0]]), 2) == pytest.approx([1.0])
+    assert neighbour_score(stored, np.array([[2.0, 0.0]]), 9) == pytest.approx([2.0])
+
+
+def test_flagging_by_hand() -> None:
+    known, novel = np.arange(100) / 100, np.arange(20) / 20 + 0.5
+    found = measure_flagging(known, novel, 0.955)
+    assert found.fpr95 == pytest.approx((known >= 0.55).mean())
+    assert found.false == pytest.approx(0.04)
+    assert found.flagged == pytest.approx((novel > 0.955).mean())
+    wins = np.mean([(n > k) + (n == k) / 2 for n in novel for k in known])
+    assert found.auroc == pytest.approx(wins)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_groups_that_are_there_are_found(way: str) -> None:
+    rng = np.random.default_rng(1)
+    centres = np.eye(6)[:3] * 8
+    faces = np.concatenate(
+        [centre + rng.normal(0, 0.3, (count, 6)) for centre, count in zip(centres, (30, 20, 10), strict=True)]
+    )
+    labels = group_faces(faces, way, 5)
+    truth = ["a"] * 30 + ["b"] * 20 + ["c"] * 10
+    found = measure_grouping(labels, truth)
+    assert (found.groups, found.purity) == (3, 1.0)
+    assert found.grouped > 0.7
+    assert found.chance == 0.5
+    assert pd.Series(labels[labels >= 0]).value_counts().sort_index().is_monotonic_decreasing
+    assert (group_faces(faces[:3], way, 5) == -1).all()
+
+
+def test_purity_by_hand_and_bad_input() -> None:
+    found = measure_grouping(np.array([0, 0, 0, 1, 1, -1]), ["a", "a", "b", "b", "b", "a"])
+    assert (found.groups, found.grouped, found.purity, found.chance) == (2, pytest.approx(5 / 6), 0.8, 0.5)
+    empty = measure_grouping(np.array([-1, -1]), ["a", "b"])
+    assert np.isnan(empty.purity)
+    with pytest.raises(FFDError, match="Known: agglomerative"):
+        group_faces(np.zeros((9, 2)), "kmeans")
+    with pytest.raises(FFDError, match="2 faces or more"):
+        group_faces(np.zeros((9, 2)), "hdbscan", 1)
+    novelty = Novelty(described(np.random.default_rng(0).normal(0, 1, (20, 3))), ["real"] * 10 + ["a"] * 10)
+    with pytest.raises(FFDError, match="no novelty score is called 'x'"):
+        novelty.score("x", described(np.zeros((1, 3))))
+
+
+def test_withholding_a_forgery(tiny_config: dict[str, object]) -> None:
+    config = without(config_from(tiny_config), "alpha")
+    assert config.scenario.order == ("beta",)
+    assert config.scenario.unseen == ("alpha", "gamma")
+
+
+def test_the_command_writes_groups_that_add_can_take(
+    iin_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So little was learnt that no score means anything here: every face counts as novel, and one reach takes all.
+    monkeypatch.setattr("ffd_continual.discover.QUANTILE", 0.0)
+    monkeypatch.setattr("ffd_continual.grouping.REACH", 3.0)
+    suspects = tmp_path / "suspects"
+    shutil.copytree(iin_run.parent / "data" / "gamma", suspects)
+    (suspects / "broken.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    words = ["discover", str(iin_run), str(suspects), "--cropped", "--out", str(out), "--name", "strange"]
+    assert main(words) == 1
+    said = capsys.readouterr().out
+    assert "24 faces" in said
+    assert "left out: cannot read the picture" in " ".join(said.split())
+    assert all(len(line) <= 80 or "/" in line for line in said.splitlines())
+    faces = pd.read_csv(out / "faces.csv", keep_default_na=False)
+    manifest = open_faces(out, assign=False)
+    grouped = faces[faces["group"] != ""]
+    assert len(grouped) == len(manifest) > 5
+    assert set(manifest.table["forgery"]) == {"strange-01"}
+    assert set(manifest.table["label"]) == {1}
+    assert all(manifest.absolute(path).is_file() for path in manifest.table["path"])
+    assert len(list((out / "crops").iterdir())) == len(grouped)  # crops of other faces are not kept
+    assert (out / "strange-01.png").is_file()
+    assert json.loads((out / "discover.json").read_text())["detector"].startswith(RunFolder(iin_run).path.name)
+    assert main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["discover", "--out", str(tmp_path / "x")]) == 2
+    assert "give a lineage or run" in " ".join(capsys.readouterr().err.split())
