@@ -246,6 +246,13 @@ def test_time_for_a_video_ends_and_so_does_its_process() -> None:
     upload.close()
 
 
+def test_a_video_that_takes_too_long_is_told(use: InUse) -> None:
+    with TestClient(create_app(use, Limits(video_seconds=0.01)), base_url=HERE) as client:
+        status, told = post(client, video(), "video/mp4")
+        assert (status, "could be read within" in told["error"]) == (422, True)
+        assert post(client, jpeg(), "image/jpeg")[0] == 200
+
+
 def test_a_decoder_that_dies_takes_nobody_along(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> None:
     monkeypatch.setattr("ffd_continual.serve_video.WORKER", "ffd_continual.no_such_module")
     status, told = post(client, video(), "video/mp4")
