@@ -41,14 +41,14 @@ def phone(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
     return _phone(read_manifest(tiny_faces), tmp_path_factory.mktemp("phone") / "faces")
 
 
-def _base(folder: Path, tiny_faces: Path, steps: int, kept: int) -> Lineage:
+def _base(folder: Path, tiny_faces: Path, steps: int, kept: int, exemplars: int = 24) -> Lineage:
     trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
     config = config_from(
         {
             "name": "tiny",
             "scenario": {"data": str(tiny_faces), "order": ["alpha"], "size": 32},
             "learner": {"name": "plain", "trunk": trunk},
-            "strategy": {"name": "replay", "exemplars": 24},
+            "strategy": {"name": "replay", "exemplars": exemplars},
             "train": {"steps": steps, "batch": 16, "threads": 1, "lr": 0.01, "device": "cpu"},
             "evaluation": {"bootstrap": 0, "samples": 1, "controls": False},
         }
@@ -83,6 +83,32 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert not set(train["identity"]) & set(test.loc[test["label"] == 0, "identity"])
     predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1))
     assert set(predictions["on"]) == {"alpha", "real-phone"}
+
+
+def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
+    tmp_path: Path, tiny_faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lineage = _base(tmp_path, tiny_faces, 2, 5, exemplars=0)
+    assert len(lineage.table(1, "exemplars.parquet")) == 0
+    few = tmp_path / "few"
+    few.mkdir()
+    for path in sorted((tiny_faces.parent / "beta").glob("*.png"))[4:]:  # twenty forged faces and nothing else
+        shutil.copy(path, few / f"new{path.name}")
+    words = ["add", str(lineage.path), "--forgery", "beta", "--data", str(few), "--steps", "2", "--tolerance", "1"]
+    assert cli.main([*words, "--any-picture"]) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "no real train faces came with beta: 5 of the lineage's stand in" in said
+    assert "few-shot" in said
+    rows = lineage.table(2, "faces.parquet")
+    train = rows[rows["stream"] == "train"]
+    assert (train["label"] == 0).sum() == 5
+    assert (rows["label"] == 1).sum() - (rows["stream"] == "kept").sum() == 20
+    assert {"train", "valid", "test"} <= set(rows.loc[rows["label"] == 1, "stream"])
+    assert len(lineage.table(2, "exemplars.parquet")) == 0
+    matrix = pd.read_parquet(lineage.run() / "matrix.parquet")
+    assert matrix.query("metric == 'auc' and on == 'beta' and after == 1")["value"].notna().all()
+    shutil.rmtree(few)  # the next addition needs none of it
+    assert cli.main(["add", str(lineage.path), "--forgery", "gamma", "--data", str(tiny_faces), *words[6:]]) == 0
 
 
 def _alarms(lineage: Lineage, after: int) -> float:
