@@ -36,7 +36,7 @@ from ffd_continual.scenarios.prepare.source import ItemError, Remarks, spread
 from ffd_continual.scenarios.prepare.video import VideoFile
 
 QUANTILE = 0.95
-WAY, BY, SPACE = "mahalanobis-special", "agglomerative", "special"  # docs/detector.md tells why
+WAY, BY, SPACE = "neighbour-special", "agglomerative", "special"  # docs/detector.md tells why
 ON_SHEET, ACROSS = 30, 6
 FEWEST = 8  # stored faces; so few tell little, and their spread is shrunk accordingly
 
