@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from ffd_continual.cli import main
 from ffd_continual.config import config_from
@@ -147,3 +149,31 @@ def test_the_command_writes_groups_that_add_can_take(
     assert "is there already" in capsys.readouterr().err
     assert main(["discover", "--out", str(tmp_path / "x")]) == 2
     assert "give a lineage or run" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_measuring_goes_on_where_it_was(
+    tiny_config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+    tiny_config["scenario"] |= {"order": ["alpha", "beta", "gamma"], "unseen": [], "size": 32}
+    tiny_config["train"] |= {"steps": 2, "batch": 8}
+    tiny_config["evaluation"] = {"bootstrap": 0, "samples": 0, "controls": False}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(tiny_config))
+    words = ["discover", "--measure", str(config), "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    table = pd.read_csv(tmp_path / "out" / "discover.csv")
+    assert set(table["withheld"]) == {"alpha", "beta", "gamma"}
+    assert {"learner", "softmax", "mahalanobis-common", "neighbour-special", "neighbour-kin"} <= set(table["score"])
+    assert table["auroc"].between(0, 1).all()
+    said = capsys.readouterr().out
+    assert "lowest AUROC" in said
+    before = (tmp_path / "out" / "discover.csv").read_bytes()
+    (tmp_path / "out" / "without-beta" / "discover.json").unlink()
+    assert main(words) == 0
+    assert (tmp_path / "out" / "discover.csv").read_bytes() == before
+    tiny_config["scenario"]["order"] = ["alpha", "beta"]
+    config.write_text(yaml.safe_dump(tiny_config))
+    assert main(words) == 2
+    assert "fewer than 3 forgeries" in " ".join(capsys.readouterr().err.split())
