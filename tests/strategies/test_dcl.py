@@ -239,7 +239,7 @@ TERMS = {"decision", "inter", "intra_real", "intra_forged", "loss"}
         ({"map_stages": 6}, set()),
         ({"theta": 1.0}, set()),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given)) if isinstance(given, set) else str(given),
 )
 def test_a_switch_changes_terms_or_training(workshop: Any, full: Any, learn: dict[str, Any], gone: set[str]) -> None:
     if learn == {"map_stages": 6}:

@@ -65,7 +65,7 @@ def test_the_paper_s_values_are_the_config_s() -> None:
         ({"intra": False, "data_views": DataViewConfig(frame_shift=0.0)}, set(), {"pair"}),
         ({"intra": False, "data_views": DataViewConfig(mixup=0.0)}, set(), {"other"}),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given)) if isinstance(given, set) else str(given),
 )
 def test_it_asks_for_what_its_parts_use(given: dict[str, Any], needs: set[str], wants: set[str]) -> None:
     learner = DCL(settings(**given))
@@ -82,7 +82,7 @@ def test_it_asks_for_what_its_parts_use(given: dict[str, Any], needs: set[str], 
         ({"map_stages": 9}, "learner.map_stages=9"),
         ({"data_views": DataViewConfig(patches=0)}, "learner.data_views.patches"),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given)) if isinstance(given, set) else str(given),
 )
 def test_impossible_settings_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(FFDError, match=words):
