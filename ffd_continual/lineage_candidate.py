@@ -189,7 +189,7 @@ def numbered(table: pd.DataFrame, name: str, first: int) -> pd.DataFrame:
 def borrowed(lineage: Lineage, parent: int, stream: str, name: str, label: int) -> pd.DataFrame:
     """The lineage's own faces of one class as rows of the new experience: kept ones for train, test ones for test."""
     rows = brought(lineage, parent, ("kept",) if stream == "train" else (stream,))
-    rows = rows[rows["label"] == label].drop_duplicates(["manifest_row", "profile"])
+    rows = rows[rows["label"] == label].drop_duplicates(["path", "profile"])
     return rows.assign(experience=name, stream=stream).reset_index(drop=True)
 
 
