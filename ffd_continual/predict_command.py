@@ -77,7 +77,7 @@ def _nearest(detector: Opened, count: int) -> NearestOf | None:
 
 def summary(counts: dict[str, int]) -> str:
     """Counts of what came out, in words."""
-    parts = [f"{counts.get('face', 0)} faces"]
+    parts = [f"{counts.get('face', 0)} face" + ("" if counts.get("face") == 1 else "s")]
     parts += [f"{counts[k]} {k.removeprefix('face: ')}" for k in sorted(counts) if k.startswith("face: ")]
     if counts.get("video"):
         parts[0] += f" ({counts['video']} video{'s' if counts['video'] > 1 else ''})"
