@@ -81,6 +81,8 @@ class FaceFinder:
 
     def __init__(self, threshold: float = 0.7, longest: int = 480) -> None:
         self.longest = longest
+        # At the mesh's first answer OpenCV 5 warns of a setting that its new engine ignores and nobody made.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         self._detector = cv2.FaceDetectorYN.create(str(locate_model("detector")), "", (320, 320), threshold)
         self._mesh = cv2.dnn.readNetFromTFLite(str(locate_model("mesh")))
 

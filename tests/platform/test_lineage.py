@@ -397,3 +397,11 @@ def test_what_an_addition_refuses(
     assert cli.main(["adopt", str(lineage.folder(1)), str(tmp_path / "new")]) == 2
     assert "is a version of a lineage already" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_the_search_takes_no_number_for_a_name(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<p>Of 1,000 faces</p>", encoding="utf-8")
+    assert search(Lineage(tmp_path), {"000"}) == []
+    (tmp_path / "page.html").write_text("<p>Of 1,000 faces, person 000 has two</p>", encoding="utf-8")
+    (tmp_path / "rows.csv").write_text("row,person\n1,000\n", encoding="utf-8")
+    assert search(Lineage(tmp_path), {"000"}) == ["page.html: its text", "rows.csv: its text"]
