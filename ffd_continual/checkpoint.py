@@ -31,7 +31,8 @@ class Checkpoint:
     meta: dict[str, Any]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's own entries, on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -48,15 +49,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         # Clones, since safetensors refuses tensors that share memory (views of one buffer).
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in checkpoint.tensors.items()}, part / TENSORS)
         (part / META).write_text(json.dumps({"format": FORMAT, **checkpoint.meta}, indent=1), encoding="utf-8")
-        _sync(part / TENSORS)
-        _sync(part / META)
+        sync(part / TENSORS)
+        sync(part / META)
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         part.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-        _sync(folder.parent)
+        sync(folder.parent)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(part, ignore_errors=True)
         cause = "the disk is full" if is_full(error) else str(error)

@@ -295,6 +295,5 @@ def methods_of(runs: Sequence[FinishedRun]) -> list[Method]:
     self_made = self_made_by_any(runs)
     names = dict.fromkeys(run.method for run in runs)
     found = [_method(name, [run for run in runs if run.method == name], self_made) for name in names]
-    if len({method.video_words for method in found}) > 1:  # other rules, or not all of videos: not comparable
-        return [replace(method, videos={}, video_words="") for method in found]
-    return found
+    alike = len({method.video_words for method in found}) < 2  # else other rules, or not all of videos: not comparable
+    return found if alike else [replace(method, videos={}, video_words="") for method in found]

@@ -18,7 +18,7 @@ from scipy.stats import beta
 from tqdm import tqdm
 
 from ffd_continual.facts import Facts
-from ffd_continual.matrix import check_columns, resampling_groups
+from ffd_continual.matrix import read_figures, resampling_groups
 from ffd_continual.metrics import Floats, draw_counts, percentile_interval
 from ffd_continual.metrics_calibration import Calibration
 from ffd_continual.reopen import Reopened
@@ -209,14 +209,4 @@ def measure_alarms(
 
 def read_alarms(run: Path) -> pd.DataFrame | None:
     """The table in a run's folder, as `ffd benign` left it; None where it never ran. FFDError if it is damaged."""
-    path = run / FOLDER / TABLE
-    if not path.is_file():
-        return None
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise FFDError(
-            f"{path} is damaged ({str(error).splitlines()[0]}): delete it, or `ffd benign {run}`."
-        ) from error
-    check_columns(table, COLUMNS, str(path))
-    return table
+    return read_figures(run / FOLDER / TABLE, COLUMNS, f"ffd benign {run}")

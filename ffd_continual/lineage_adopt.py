@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from ffd_continual.assemble import open_data
-from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
+from ffd_continual.checkpoint import load_checkpoint, save_checkpoint, sync
 from ffd_continual.config import RunConfig
 from ffd_continual.lineage import FORMAT, Lineage, is_lineage, write_promoted
 from ffd_continual.lineage_rows import as_rows, copied, kept_of, strategy_state, with_strategy
-from ffd_continual.lineage_store import PROMOTED, append_log, now, sync_folder
+from ffd_continual.lineage_store import PROMOTED, append_log, now
 from ffd_continual.load import strategy_class
 from ffd_continual.matrix import UNTRAINED
 from ffd_continual.replay.stored import choose_stored, stored_rows
@@ -82,7 +82,7 @@ def adopt(run: Path, path: Path, kept: int = KEPT) -> Lineage:
         if path.exists():
             path.rmdir()
         part.rename(path)
-        sync_folder(path.resolve().parent)
+        sync(path.resolve().parent)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Lineage(path)

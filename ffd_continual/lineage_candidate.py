@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ffd_continual.checkpoint import load_checkpoint, save_checkpoint
+from ffd_continual.checkpoint import load_checkpoint, save_checkpoint, sync
 from ffd_continual.config import RunConfig, apply_sets, config_from, to_mapping
 from ffd_continual.lineage import Lineage
 from ffd_continual.lineage_rows import as_rows, brought, copied, inside, some, strategy_state, with_strategy
-from ffd_continual.lineage_store import sync_folder
 from ffd_continual.matrix import UNTRAINED
 from ffd_continual.replay.stored import choose_stored
 from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
@@ -164,7 +163,7 @@ def prepare(
     values = {f.name: getattr(plan, f.name) for f in fields(plan)} | {"rules": asdict(plan.rules)}
     write_text(part.path / "plan.json", json.dumps(values, indent=1))
     part.path.rename(lineage.candidate)
-    sync_folder(lineage.path)
+    sync(lineage.path)
 
 
 def capped_stored(rows: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from ffd_continual.checkpoint import sync
 from ffd_continual.lineage import PATHS, Lineage, open_lineage, write_promoted
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import write_bytes
@@ -129,21 +130,12 @@ def next_number(lineage: Lineage) -> int:
     return max(lineage.versions(), default=0) + 1
 
 
-def sync_folder(path: Path) -> None:
-    """The folder's own entries on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def seal(lineage: Lineage, candidate: Path, number: int) -> None:
     """The finished candidate becomes version `number`, is named promoted if its verdict says so, and is logged."""
     target = lineage.folder(number)
     target.parent.mkdir(parents=True, exist_ok=True)
     candidate.rename(target)
-    sync_folder(target.parent)
+    sync(target.parent)
     _announce(lineage, number)
 
 

@@ -13,6 +13,7 @@ Any measure can be recomputed from them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -48,6 +49,18 @@ def check_columns(table: pd.DataFrame, needed: Collection[str], what: str) -> No
         raise FFDError(
             f"{what} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns)) or 'none'}"
         )
+
+
+def read_figures(path: Path, needed: Collection[str], again: str) -> pd.DataFrame | None:
+    """Figures as a command left them, None where it never ran. FFDError that says `again` if they are damaged."""
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise FFDError(f"{path} is damaged ({str(error).splitlines()[0]}): delete it, or `{again}`.") from error
+    check_columns(table, needed, str(path))
+    return table
 
 
 def resampling_groups(predictions: pd.DataFrame) -> tuple[str, NDArray[np.int64], int]:

@@ -278,17 +278,15 @@ def state_of(name: str) -> dict[str, Any]:
     facts = {key: getattr(protocol, key) for key in ("title", "source", "metric", "splits", "budgets", "notes")}
     facts["published"] = [dataclasses.asdict(row) for row in protocol.published]
     order = (protocol.run.get("scenario") or {}).get("order")
-    runs = f"ffd run {PREFIX}{name}"
-    return {**facts, "order": order, "missing": lacks or {"": missing(protocol)}, "miniature": f"{runs} --studio"}
+    miniature = f"ffd run {PREFIX}{name} --studio"
+    return {**facts, "order": order, "missing": lacks or {"": missing(protocol)}, "miniature": miniature}
 
 
 def described(name: str) -> list[str]:
     """What `ffd list protocols` says of one protocol, line by line: what it is, what is missing, what runs."""
     state = state_of(name)
-    lines = [state["title"], f"from {state['source']}"]
-    variants = [variant for variant in state["missing"] if variant]
-    if variants:
-        lines.append("variants: " + ", ".join(variants))
+    variants = ", ".join(filter(None, state["missing"]))
+    lines = [state["title"], f"from {state['source']}", *([f"variants: {variants}"] if variants else [])]
     lacks: dict[str, list[str]] = {}
     for variant, texts in state["missing"].items():
         for text in texts:

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ffd_continual.matrix import MEASURED, cells_of, check_columns, resampling_groups
+from ffd_continual.matrix import MEASURED, cells_of, read_figures, resampling_groups
 from ffd_continual.metrics import Floats, draw_counts, percentile_interval, resample
 from ffd_continual.reopen import Reopened, some_people
-from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import Perturbation, RobustnessConfig, chosen
 from ffd_continual.video_level import VideoRule, has_videos
 
@@ -119,16 +118,9 @@ def measure_robustness(
 
 def read_robustness(run: Path) -> dict[str, pd.DataFrame]:
     """The tables in a run's folder by label, as `ffd robust` left them; {} where it never ran. FFDError if damaged."""
-    path = run / FOLDER / TABLE
-    if not path.is_file():
+    table = read_figures(run / FOLDER / TABLE, (*COLUMNS, "run", "unit", "groups"), f"ffd robust {run}")
+    if table is None:
         return {}
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise FFDError(
-            f"{path} is damaged ({str(error).splitlines()[0]}): delete it, or `ffd robust {run}`."
-        ) from error
-    check_columns(table, (*COLUMNS, "run", "unit", "groups"), str(path))
     return {str(label): part.reset_index(drop=True) for label, part in table.groupby("run", sort=False)}
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ffd_continual.scenarios.errors import DataWarning, FFDError
+from ffd_continual.scenarios.linking import Links
 from ffd_continual.scenarios.manifest_cells import SPLITS
 
 Node = tuple[str, ...]
@@ -87,30 +88,21 @@ def link_groups(table: pd.DataFrame, by: str = "identity") -> tuple[npt.NDArray[
     if by not in ("identity", "video"):
         raise FFDError(f"faces are split by 'identity' or 'video', not by {by!r}.")
     links, alone = _nodes(table, by)
-    parent: dict[Node, Node] = {}
-
-    def find(node: Node) -> Node:
-        root = node
-        while parent.setdefault(root, root) != root:
-            root = parent[root]
-        while parent[node] != root:
-            parent[node], node = root, parent[node]
-        return root
-
+    linked = Links[Node]()
     for nodes in links:
-        first = find(nodes[0])
+        linked.find(nodes[0])
         for node in nodes[1:]:
-            parent[find(node)] = first
+            linked.join(nodes[0], node)
     # Persons name a group before videos, videos before files: more pictures of a person must not rename the group.
     rank = {kind: at for at, kind in enumerate(("identity", "video", "stem", "path", "sha256"))}
     name: dict[Node, Node] = {}
-    for node in list(parent):
-        root = find(node)
+    for node in linked:
+        root = linked.find(node)
         best = name.get(root)
         if best is None or (rank[node[0]], node) < (rank[best[0]], best):
             name[root] = node
     number = {root: at for at, root in enumerate(name)}
-    member = np.array([number[find(nodes[0])] for nodes in links], dtype=np.int64)
+    member = np.array([number[linked.find(nodes[0])] for nodes in links], dtype=np.int64)
     return member, list(name.values()), alone
 
 

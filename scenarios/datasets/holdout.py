@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ffd_continual.scenarios.datasets.listing import Item
+from ffd_continual.scenarios.linking import Links
 
 SHARE = 0.15
 
@@ -23,28 +24,20 @@ def held_out(names: Sequence[Collection[str]], kinds: Sequence[str] = (), share:
     a name are never held out. ``kinds`` (a forgery or "real" a row): in small sets groups are added until each kind is
     on both sides, where that is possible.
     """
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        root = name
-        while parent.setdefault(root, root) != root:
-            root = parent[root]
-        while parent[name] != root:
-            parent[name], name = root, parent[name]
-        return root
-
-    for row in names:
-        roots = sorted(find(name) for name in row)
-        for other in roots[1:]:
-            parent[find(other)] = find(roots[0])
+    linked = Links[str]()
+    for row in filter(None, names):
+        first_name, *others = sorted(row)
+        linked.find(first_name)
+        for other in others:
+            linked.join(first_name, other)
     first: dict[str, str] = {}
-    for name in parent:
-        root = find(name)
+    for name in linked:
+        root = linked.find(name)
         first[root] = min(first.get(root, name), name)
     groups: dict[str, set[str]] = {}  # kind -> groups that hold it
     for row, kind in zip(names, kinds, strict=True) if kinds else ():
         if row:
-            groups.setdefault(kind, set()).add(find(next(iter(row))))
+            groups.setdefault(kind, set()).add(linked.find(next(iter(row))))
     place = {root: _place(name) for root, name in first.items()}
     # The only group of a kind stays in training, unless that is true of every group.
     lone = {root for held in groups.values() if len(held) == 1 for root in held}
@@ -58,7 +51,7 @@ def held_out(names: Sequence[Collection[str]], kinds: Sequence[str] = (), share:
         rest = (root for root in ranked if root in groups[kind])
         fits = (root for root in rest if all(held - chosen - {root} for held in groups.values() if root in held))
         chosen |= set(itertools.islice(fits, 1))
-    return [bool(row) and find(next(iter(row))) in chosen for row in names]
+    return [bool(row) and linked.find(next(iter(row))) in chosen for row in names]
 
 
 def with_validation(items: Sequence[Item], title: str) -> tuple[list[Item], list[str]]:

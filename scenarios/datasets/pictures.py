@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffd_continual.scenarios.datasets.listing import About, Item, Kind, Listing, Wanted
-from ffd_continual.scenarios.datasets.names import unique
-from ffd_continual.scenarios.datasets.plain import REAL, classes, empty, person
+from ffd_continual.scenarios.datasets.listing import About, Kind, Listing, Wanted
+from ffd_continual.scenarios.datasets.plain import listed
 from ffd_continual.scenarios.datasets.tree import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Tree, order
 
 ABOUT = About(
@@ -25,22 +24,15 @@ train/real/..., valid/..., test/...         fix the splits""",
 def index(root: Path, wanted: Wanted) -> Listing:
     """What lies below ``root``. Raises FFDError for a tree that is laid out otherwise, or holds no picture."""
     tree = Tree(root, ABOUT.title)
-    found = classes(tree, wanted)
-    items: list[Item] = []
-    filled: set[str] = set()
-    films = 0
-    for one in found:
-        paths = tree.walk(one.folder, PICTURE_SUFFIXES)
-        films += len(tree.walk(one.folder, VIDEO_SUFFIXES))
-        folders = {path.rpartition("/")[0] for path in paths} - {one.folder}
-        flat = [path for path in paths if path.rpartition("/")[0] == one.folder]
-        for path in [*flat, *sorted(folders, key=order)]:
-            filled.add(one.folder)
-            kind: Kind = "frames" if path in folders else "picture"
-            video = path if kind == "frames" else path.rpartition(".")[0]
-            who = person(video.removeprefix(f"{one.folder}/"))
-            items.append(Item(path, int(one.forgery != REAL), one.forgery, video, kind, one.split, who))
-    if not items:
-        raise tree.nothing("pictures in real/ and <forgery>/")
-    notes = (f"{films} video file(s) left out: `ffd prepare videos` reads those",) if films else ()
-    return Listing(tuple(unique(items)), tuple(empty(found, filled)), (*tree.notes, *notes))
+
+    def found_in(folder: str) -> list[tuple[str, str, Kind]]:
+        paths = tree.walk(folder, PICTURE_SUFFIXES)
+        deeper = {path.rpartition("/")[0] for path in paths} - {folder}
+        flat = [path for path in paths if path.rpartition("/")[0] == folder]
+        single: list[tuple[str, str, Kind]] = [(path, path.rpartition(".")[0], "picture") for path in flat]
+        return single + [(path, path, "frames") for path in sorted(deeper, key=order)]
+
+    return listed(
+        tree, wanted, found_in, lambda folder: len(tree.walk(folder, VIDEO_SUFFIXES)),
+        lacks="pictures in real/ and <forgery>/", remark="video file(s) left out: `ffd prepare videos` reads those",
+    )  # fmt: skip

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ffd_continual.scenarios.datasets.listing import Wanted
+from ffd_continual.scenarios.datasets.listing import Item, Kind, Listing, Wanted
+from ffd_continual.scenarios.datasets.names import unique
 from ffd_continual.scenarios.datasets.tree import Tree, chosen, join
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN
@@ -64,6 +65,31 @@ def person(path: str) -> str:
     return found.group(1) if found else ""
 
 
-def empty(found: list[Class], filled: set[str]) -> Iterator[str]:
-    """Folders in which nothing was found, as missing paths."""
-    return (f"{one.folder}/" for one in found if one.folder not in filled)
+def listed(
+    tree: Tree,
+    wanted: Wanted,
+    found_in: Callable[[str], Sequence[tuple[str, str, Kind]]],
+    left_out: Callable[[str], int],
+    *,
+    lacks: str,
+    remark: str,
+) -> Listing:
+    """The listing of all classes, folder by folder.
+
+    ``found_in(folder)`` gives (path, video, kind) of its items, ``left_out(folder)`` how many files another adapter
+    would read. FFDError that says what the tree ``lacks`` where there is no item.
+    """
+    items: list[Item] = []
+    missing: list[str] = []
+    others = 0
+    for one in classes(tree, wanted):
+        others += left_out(one.folder)
+        here = found_in(one.folder)
+        missing += [] if here else [f"{one.folder}/"]
+        for path, video, kind in here:
+            who = person(video.removeprefix(f"{one.folder}/"))
+            items.append(Item(path, int(one.forgery != REAL), one.forgery, video, kind, one.split, who))
+    if not items:
+        raise tree.nothing(lacks)
+    notes = (f"{others} {remark}",) if others else ()
+    return Listing(tuple(unique(items)), tuple(missing), (*tree.notes, *notes))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ffd_continual.scenarios.datasets.listing import About, Item, Listing, Wanted
-from ffd_continual.scenarios.datasets.names import unique
-from ffd_continual.scenarios.datasets.plain import REAL, classes, empty, person
+from ffd_continual.scenarios.datasets.listing import About, Kind, Listing, Wanted
+from ffd_continual.scenarios.datasets.plain import listed
 from ffd_continual.scenarios.datasets.tree import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Tree
 
 ABOUT = About(
@@ -25,18 +24,11 @@ train/real/..., valid/..., test/...         fix the splits""",
 def index(root: Path, wanted: Wanted) -> Listing:
     """What lies below ``root``. Raises FFDError for a tree that is laid out otherwise, or holds no video."""
     tree = Tree(root, ABOUT.title)
-    found = classes(tree, wanted)
-    items: list[Item] = []
-    filled: set[str] = set()
-    stills = 0
-    for one in found:
-        stills += len(tree.walk(one.folder, PICTURE_SUFFIXES))
-        for path in tree.walk(one.folder, VIDEO_SUFFIXES):
-            filled.add(one.folder)
-            video = path.rpartition(".")[0]
-            who = person(video.removeprefix(f"{one.folder}/"))
-            items.append(Item(path, int(one.forgery != REAL), one.forgery, video, "video", one.split, who))
-    if not items:
-        raise tree.nothing("video files in real/ and <forgery>/")
-    notes = (f"{stills} picture(s) left out: `ffd prepare pictures` reads those",) if stills else ()
-    return Listing(tuple(unique(items)), tuple(empty(found, filled)), (*tree.notes, *notes))
+
+    def found_in(folder: str) -> list[tuple[str, str, Kind]]:
+        return [(path, path.rpartition(".")[0], "video") for path in tree.walk(folder, VIDEO_SUFFIXES)]
+
+    return listed(
+        tree, wanted, found_in, lambda folder: len(tree.walk(folder, PICTURE_SUFFIXES)),
+        lacks="video files in real/ and <forgery>/", remark="picture(s) left out: `ffd prepare pictures` reads those",
+    )  # fmt: skip
