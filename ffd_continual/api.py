@@ -23,20 +23,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ffd_continual.evaluate import Evaluation, evaluate_faces
-from ffd_continual.evidence import Evidence, gather
-from ffd_continual.inputs import walk_inputs
-from ffd_continual.lineage_add import Addition, begin
-from ffd_continual.lineage_candidate import Rules
-from ffd_continual.lineage_grow import Outcome, grow
-from ffd_continual.lineage_page import write_page
-from ffd_continual.lineage_store import writing
-from ffd_continual.opened import Opened, open_detector
-from ffd_continual.predict import Asking, Judging
+from ffd_continual.detecting.evaluate import Evaluation, evaluate_faces
+from ffd_continual.detecting.evidence import Evidence, gather
+from ffd_continual.detecting.inputs import walk_inputs
+from ffd_continual.detecting.opened import Opened, open_detector
+from ffd_continual.detecting.predict import Asking, Judging
+from ffd_continual.detecting.verdict import Neighbour, Verdict
+from ffd_continual.lineage.add import Addition, begin
+from ffd_continual.lineage.candidate import Rules
+from ffd_continual.lineage.grow import Outcome, grow
+from ffd_continual.lineage.page import write_page
+from ffd_continual.lineage.store import writing
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.pictures import read_picture
-from ffd_continual.verdict import Neighbour, Verdict
 
 __all__ = [
     "Evaluation", "Evidence", "FFDError", "Neighbour", "Opened", "Outcome", "Rules", "Verdict",

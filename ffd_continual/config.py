@@ -19,12 +19,12 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 
 from ffd_continual.load import learner_class, strategy_class
+from ffd_continual.measuring.video_level import VideoRule
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import RobustnessConfig, chosen
 from ffd_continual.scenarios.streams import ScenarioConfig
 from ffd_continual.scenarios.views import ViewConfig
 from ffd_continual.strategies.template import TrainConfig
-from ffd_continual.video_level import VideoRule
 
 T = TypeVar("T")
 

@@ -12,28 +12,28 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ffd_continual.alarm_page import write_alarms
-from ffd_continual.assemble import Parts
 from ffd_continual.config import RunConfig
-from ffd_continual.false_alarms import FOLDER as BENIGN
-from ffd_continual.false_alarms import measure_alarms
-from ffd_continual.matrix import matrix_from_predictions
-from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
-from ffd_continual.modules import measure_modules
-from ffd_continual.reopen import reopened
-from ffd_continual.report import write_report
-from ffd_continual.report_extras import source_sentence
-from ffd_continual.robust_page import write_robustness
-from ffd_continual.robustness import FOLDER, measure_robustness
-from ffd_continual.run_folder import RunFolder, write_table, write_text
-from ffd_continual.scalars import read_scalars
+from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
+from ffd_continual.measuring.matrix import matrix_from_predictions
+from ffd_continual.measuring.trace_prior import trace_prior
+from ffd_continual.measuring.video_level import has_videos
+from ffd_continual.reporting.alarm_page import write_alarms
+from ffd_continual.reporting.extras import source_sentence
+from ffd_continual.reporting.report import write_report
+from ffd_continual.reporting.robust_page import write_robustness
+from ffd_continual.retesting.false_alarms import FOLDER as BENIGN
+from ffd_continual.retesting.false_alarms import measure_alarms
+from ffd_continual.retesting.reopen import reopened
+from ffd_continual.retesting.robustness import FOLDER, measure_robustness
+from ffd_continual.runs.assemble import Parts
+from ffd_continual.runs.folder import RunFolder, write_table, write_text
+from ffd_continual.runs.modules import measure_modules
+from ffd_continual.runs.scalars import read_scalars
+from ffd_continual.runs.source_probe import source_probe
 from ffd_continual.scenarios.benign import edits_named
 from ffd_continual.scenarios.controls import border_probe, shallow_baselines
 from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.source_probe import source_probe
-from ffd_continual.trace_prior import trace_prior
-from ffd_continual.video_level import has_videos
 
 
 def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds: float, eval_seconds: float) -> Path:

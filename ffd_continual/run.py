@@ -17,23 +17,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ffd_continual.assemble import Parts, assemble
-from ffd_continual.checkpoint import Checkpoint, load_checkpoint, read_meta, save_checkpoint
 from ffd_continual.config import RunConfig
-from ffd_continual.detector import calibrated, judge
-from ffd_continual.facts import measured, write_facts
 from ffd_continual.finish import finish_run
-from ffd_continual.matrix import UNTRAINED
-from ffd_continual.run_folder import RunFolder, describe_environment, write_table, write_text
-from ffd_continual.samples import write_samples
-from ffd_continual.saving import SafePoints, latest_safe_point, restore, state_of
-from ffd_continual.scalars import ScalarLog
+from ffd_continual.measuring.matrix import UNTRAINED
+from ffd_continual.measuring.video_level import names_in
+from ffd_continual.runs.assemble import Parts, assemble
+from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, read_meta, save_checkpoint
+from ffd_continual.runs.detector import calibrated, judge
+from ffd_continual.runs.facts import measured, write_facts
+from ffd_continual.runs.folder import RunFolder, describe_environment, write_table, write_text
+from ffd_continual.runs.samples import write_samples
+from ffd_continual.runs.saving import SafePoints, latest_safe_point, restore, state_of
+from ffd_continual.runs.scalars import ScalarLog
 from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.strategy import Rows
 from ffd_continual.strategies.template import FaceStrategy, LossError, place
 from ffd_continual.terminal import say
-from ffd_continual.video_level import names_in
 
 
 @dataclass

@@ -15,6 +15,11 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("scenarios", "replay", "strategies", "ffd_continual")  # a room imports itself and what stands left of it
 ROOMS = (*ORDER, "configs")
+#: Inside the platform: a file or package imports what stands left of it.
+PLATFORM = (
+    "load", "terminal", "stopping", "measuring", "config", "published", "protocols", "runs", "retesting", "reporting",
+    "finish", "run", "comparing", "sweeping", "lineage", "detecting", "serving", "api", "cli", "commands",
+)  # fmt: skip
 LONGEST = 300
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:work|home|root|Users)/")
@@ -83,6 +88,17 @@ def wrong_imports(source: str, room: str) -> list[str]:
         target = parts[1] if len(parts) > 1 and parts[1] in ROOMS else "ffd_continual"
         if room not in ORDER or target not in ORDER or ORDER.index(target) > ORDER.index(room):
             wrong.append(f"{line}: {room} imports {name}, which is not to its left")
+    return wrong
+
+
+def wrong_in_the_platform(source: str, part: str) -> list[str]:
+    """What in this source breaks the platform's own order for a file of this part of it."""
+    wrong = []
+    for line, name in _imported(ast.parse(source)):
+        target = name.split(".")[1] if name.startswith("ffd_continual.") else ""
+        late = target in PLATFORM and PLATFORM.index(target) > PLATFORM.index(part)
+        if late and (part, target) != ("cli", "commands"):  # the command line finds its commands by name
+            wrong.append(f"{line}: {part} imports {name}, which is not to its left")
     return wrong
 
 
@@ -175,6 +191,24 @@ def test_imports_go_one_way(room: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_imports_inside_the_platform_go_one_way() -> None:
+    wrong, parts = [], set()
+    for path in _sources("ffd_continual"):
+        part = path.relative_to(ROOT / "ffd_continual").parts[0].removesuffix(".py")
+        if part != "__init__":
+            parts.add(part)
+            wrong += [f"{_name(path)}:{what}" for what in wrong_in_the_platform(path.read_text(), part)]
+    assert parts == set(PLATFORM)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_wrong_import_inside_the_platform_is_noticed() -> None:
+    assert wrong_in_the_platform("from ffd_continual.reporting.report import x", "runs")
+    assert wrong_in_the_platform("def f():\n    from ffd_continual import api", "detecting")
+    assert not wrong_in_the_platform("from ffd_continual.runs.folder import x\nimport torch", "reporting")
+    assert not wrong_in_the_platform("from ffd_continual.scenarios.faces import Face", "load")
+
+
 @pytest.mark.parametrize(
     ("room", "source"),
     [
@@ -182,7 +216,7 @@ def test_imports_go_one_way(room: str) -> None:
         ("scenarios", "def f():\n    import ffd_continual.replay"),
         ("replay", "from ffd_continual import strategies"),
         ("replay", "import importlib\nimportlib.import_module(f'ffd_continual.strategies.{x}')"),
-        ("strategies", "from ffd_continual.metrics import auc"),
+        ("strategies", "from ffd_continual.measuring.metrics import auc"),
         ("strategies", "import replay.queue"),
         ("ffd_continual", "from . import metrics"),
         ("ffd_continual", "from scenarios import faces"),
@@ -196,7 +230,7 @@ def test_a_wrong_import_is_noticed(room: str, source: str) -> None:
 def test_right_imports_pass() -> None:
     source = "import torch\nfrom ffd_continual import __version__\nfrom ffd_continual.scenarios.faces import Face\n"
     assert not wrong_imports(source, "replay")
-    assert not wrong_imports(source + "import ffd_continual.report\n", "ffd_continual")
+    assert not wrong_imports(source + "import ffd_continual.reporting.report\n", "ffd_continual")
 
 
 def test_the_platform_package_itself_imports_nothing() -> None:

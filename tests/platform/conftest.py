@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ffd_continual.config import config_from
-from ffd_continual.opened import Opened, open_detector
+from ffd_continual.detecting.opened import Opened, open_detector
 from ffd_continual.run import start
 from ffd_continual.scenarios.studio.portrait import render_portrait
 

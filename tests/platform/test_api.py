@@ -14,9 +14,9 @@ import pytest
 
 from ffd_continual import api
 from ffd_continual.api import evaluate, gather, load, neighbours, predict
-from ffd_continual.lineage_adopt import adopt
-from ffd_continual.metrics import auc
-from ffd_continual.opened import Opened
+from ffd_continual.detecting.opened import Opened
+from ffd_continual.lineage.adopt import adopt
+from ffd_continual.measuring.metrics import auc
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import open_faces
 from ffd_continual.scenarios.pictures import read_picture

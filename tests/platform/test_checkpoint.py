@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-import ffd_continual.checkpoint as module
-from ffd_continual.checkpoint import (
+import ffd_continual.runs.checkpoint as module
+from ffd_continual.config import CheckpointConfig
+from ffd_continual.runs.checkpoint import (
     Checkpoint,
     load_checkpoint,
     load_optimizer,
     optimizer_tensors,
     save_checkpoint,
 )
-from ffd_continual.config import CheckpointConfig
-from ffd_continual.saving import SafePoints, checked, latest_safe_point
+from ffd_continual.runs.saving import SafePoints, checked, latest_safe_point
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.stopping import Stopping
 

@@ -157,7 +157,7 @@ def test_ctrl_c_is_130(ffd: Ffd, config: Path, tmp_path: Path, monkeypatch: pyte
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ffd_continual.run_command.start", stop)
+    monkeypatch.setattr("ffd_continual.commands.run.start", stop)
     code, message = ffd("run", str(config), "--quiet", "--out", str(tmp_path / "run"))
     assert code == 130
     assert "ffd resume" in message

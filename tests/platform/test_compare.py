@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from ffd_continual.cli import main
-from ffd_continual.compare import estimate, methods_of, read_runs
-from ffd_continual.compare_paired import check_same_faces, compare
-from ffd_continual.compare_tables import csv_table
+from ffd_continual.comparing.finished import estimate, methods_of, read_runs
+from ffd_continual.comparing.paired import check_same_faces, compare
+from ffd_continual.comparing.tables import csv_table
 from ffd_continual.scenarios.errors import FFDError
 
 ORDER = ("a", "b")

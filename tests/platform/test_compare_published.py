@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from ffd_continual.cli import main
-from ffd_continual.compare import methods_of, read_runs
-from ffd_continual.compare_published import protocol_of, published_beside
+from ffd_continual.comparing.finished import methods_of, read_runs
+from ffd_continual.comparing.published import protocol_of, published_beside
 from ffd_continual.config import config_from, to_mapping
 from ffd_continual.protocols import joined_path, protocol_config, read_protocol
 from ffd_continual.scenarios.manifest import write_manifest

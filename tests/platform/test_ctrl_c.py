@@ -17,10 +17,10 @@ import pytest
 import torch
 import yaml
 
-from ffd_continual.checkpoint import load_checkpoint
 from ffd_continual.config import config_from
 from ffd_continual.run import resume, start
-from ffd_continual.saving import SafePoints, latest_safe_point
+from ffd_continual.runs.checkpoint import load_checkpoint
+from ffd_continual.runs.saving import SafePoints, latest_safe_point
 from ffd_continual.scenarios.forging.portraits import SUFFIXES
 from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.studio.portrait import studio_faces

@@ -14,9 +14,9 @@ import yaml
 
 from ffd_continual.cli import main
 from ffd_continual.config import config_from
-from ffd_continual.discover_measure import without
-from ffd_continual.grouping import WAYS, group_faces, measure_grouping
-from ffd_continual.novelty import (
+from ffd_continual.detecting.grouping import WAYS, group_faces, measure_grouping
+from ffd_continual.detecting.measure import without
+from ffd_continual.detecting.novelty import (
     Described,
     Novelty,
     fit_whitening,
@@ -25,7 +25,7 @@ from ffd_continual.novelty import (
     neighbour_score,
     softmax_score,
 )
-from ffd_continual.run_folder import RunFolder
+from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import open_faces
 
@@ -123,8 +123,8 @@ def test_the_command_writes_groups_that_add_can_take(
     iin_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So little was learnt that no score means anything here: every face counts as novel, and one reach takes all.
-    monkeypatch.setattr("ffd_continual.discover.QUANTILE", 0.0)
-    monkeypatch.setattr("ffd_continual.grouping.REACH", 3.0)
+    monkeypatch.setattr("ffd_continual.detecting.discover.QUANTILE", 0.0)
+    monkeypatch.setattr("ffd_continual.detecting.grouping.REACH", 3.0)
     suspects = tmp_path / "suspects"
     shutil.copytree(iin_run.parent / "data" / "gamma", suspects)
     (suspects / "broken.png").write_bytes(b"no picture")

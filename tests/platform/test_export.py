@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 
 from ffd_continual.cli import main
-from ffd_continual.export import CARD, DESCRIPTION, MODEL, export_detector
-from ffd_continual.model_card import card_text
-from ffd_continual.opened import Opened, open_detector
+from ffd_continual.detecting.export import CARD, DESCRIPTION, MODEL, export_detector
+from ffd_continual.detecting.model_card import card_text
+from ffd_continual.detecting.opened import Opened, open_detector
 from ffd_continual.scenarios.errors import FFDError
 
 
@@ -47,7 +47,7 @@ def test_the_graph_answers_as_the_detector(
 
 
 def test_a_missing_package_is_named(iin_detector: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ffd_continual.export.PACKAGES", ("json", "onnx_that_is_not_there"))
+    monkeypatch.setattr("ffd_continual.detecting.export.PACKAGES", ("json", "onnx_that_is_not_there"))
     with pytest.raises(FFDError, match=r"needs onnx_that_is_not_there: run pip install 'ffd-continual\[onnx\]'"):
         export_detector(iin_detector, tmp_path / "out")
     assert not list(tmp_path.iterdir())

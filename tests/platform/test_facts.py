@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ffd_continual.facts import NAME, Facts, Framing, framing_of, read_facts, write_facts
-from ffd_continual.metrics_calibration import Calibration
+from ffd_continual.measuring.calibration import Calibration
+from ffd_continual.runs.facts import NAME, Facts, Framing, framing_of, read_facts, write_facts
 from ffd_continual.scenarios.errors import FFDError
 
 

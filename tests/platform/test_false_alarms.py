@@ -12,10 +12,11 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from ffd_continual.alarm_page import alarm_section, terminal
 from ffd_continual.cli import main
 from ffd_continual.config import config_from
-from ffd_continual.false_alarms import (
+from ffd_continual.measuring.metrics import draw_counts
+from ffd_continual.reporting.alarm_page import alarm_section, terminal
+from ffd_continual.retesting.false_alarms import (
     ALL,
     OWN,
     UNTOUCHED,
@@ -27,8 +28,7 @@ from ffd_continual.false_alarms import (
     share_with_interval,
     thresholds,
 )
-from ffd_continual.metrics import draw_counts
-from ffd_continual.reopen import Reopened, reopen
+from ffd_continual.retesting.reopen import Reopened, reopen
 from ffd_continual.run import start
 from ffd_continual.scenarios.benign import EDITS
 from ffd_continual.scenarios.errors import FFDError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ffd_continual.families import family_matrix, print_families
+from ffd_continual.measuring.families import family_matrix, print_families
 from ffd_continual.scenarios.errors import FFDError
 
 

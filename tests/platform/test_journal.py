@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ffd_continual.inputs import Input, walk_inputs
-from ffd_continual.journal import COLUMNS, Journal
-from ffd_continual.predict import left_to_do
+from ffd_continual.detecting.inputs import Input, walk_inputs
+from ffd_continual.detecting.journal import COLUMNS, Journal
+from ffd_continual.detecting.predict import left_to_do
 from ffd_continual.scenarios.errors import FFDError
 
 SETTINGS = {"version": "v1", "fpr": 0.05, "band": 0.05}

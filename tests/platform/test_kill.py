@@ -120,7 +120,7 @@ def _run_with_kills(start: Start, config: Path, folder: Path, kills: list[tuple[
 def quick_start() -> Iterator[Start]:
     """Real processes, forked from a server that has imported everything once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ffd_continual.run", "ffd_continual.report"])
+    context.set_forkserver_preload(["ffd_continual.run", "ffd_continual.reporting.report"])
     made = []
 
     def start(words: list[str]) -> Any:

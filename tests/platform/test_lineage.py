@@ -15,19 +15,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual import cli, lineage_grow
-from ffd_continual.checkpoint import load_checkpoint
+from ffd_continual import cli
 from ffd_continual.config import config_from
-from ffd_continual.lineage import Lineage, open_lineage
-from ffd_continual.lineage_add import Addition, begin
-from ffd_continual.lineage_adopt import adopt
-from ffd_continual.lineage_drops import Drop
-from ffd_continual.lineage_forget import search
-from ffd_continual.lineage_rows import capped, strategy_state
-from ffd_continual.lineage_store import read_log, writing
+from ffd_continual.lineage import grow as lineage_grow
+from ffd_continual.lineage.add import Addition, begin
+from ffd_continual.lineage.adopt import adopt
+from ffd_continual.lineage.drops import Drop
+from ffd_continual.lineage.forget import search
+from ffd_continual.lineage.lineage import Lineage, open_lineage
+from ffd_continual.lineage.rows import capped, strategy_state
+from ffd_continual.lineage.store import read_log, writing
 from ffd_continual.replay.stored import stored_rows
 from ffd_continual.run import resume, start
-from ffd_continual.run_folder import RunFolder
+from ffd_continual.runs.checkpoint import load_checkpoint
+from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 
 TRUNK = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}

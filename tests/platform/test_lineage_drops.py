@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual.lineage_drops import MEAN, Drop, drops, fallen, in_words
+from ffd_continual.lineage.drops import MEAN, Drop, drops, fallen, in_words
 
 
 def _slow_auc(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ffd_continual.config import config_from
-from ffd_continual.lineage_bench import grow_all, quality, retrain
+from ffd_continual.lineage.bench import grow_all, quality, retrain
 from ffd_continual.scenarios.capture import PROFILES, apply_profile
 from ffd_continual.scenarios.manifest import write_manifest
 from ffd_continual.scenarios.pictures import encode_picture, read_picture

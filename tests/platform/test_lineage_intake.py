@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual.lineage_intake import _choose, _flat, _open, _readable, place_incoming
+from ffd_continual.lineage.intake import _choose, _flat, _open, _readable, place_incoming
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN
 from ffd_continual.scenarios.manifest import make_manifest

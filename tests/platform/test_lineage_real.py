@@ -13,11 +13,11 @@ import pytest
 
 from ffd_continual import cli
 from ffd_continual.config import config_from
-from ffd_continual.lineage import Lineage, open_lineage
-from ffd_continual.lineage_adopt import adopt
-from ffd_continual.lineage_real import SELF
+from ffd_continual.lineage.adopt import adopt
+from ffd_continual.lineage.lineage import Lineage, open_lineage
+from ffd_continual.lineage.real import SELF
 from ffd_continual.run import start
-from ffd_continual.run_folder import RunFolder
+from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.manifest import Manifest, read_manifest, write_manifest
 
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ffd_continual.config import config_from
-from ffd_continual.detector import score_faces
-from ffd_continual.matrix import matrix_from_predictions, summarise
-from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
-from ffd_continual.metrics import draw_counts
-from ffd_continual.report import page_sections, write_report
-from ffd_continual.report_data import read_run
-from ffd_continual.report_html import show
+from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
+from ffd_continual.measuring.matrix import matrix_from_predictions, summarise
+from ffd_continual.measuring.metrics import draw_counts
+from ffd_continual.reporting.data import read_run
+from ffd_continual.reporting.frame import show
+from ffd_continual.reporting.report import page_sections, write_report
 from ffd_continual.run import start
+from ffd_continual.runs.detector import score_faces
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Learner, Output
 

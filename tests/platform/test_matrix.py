@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ffd_continual.matrix import MATRIX_COLUMNS, matrix_from_predictions, summarise
-from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
-from ffd_continual.metrics import draw_counts
+from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
+from ffd_continual.measuring.matrix import MATRIX_COLUMNS, matrix_from_predictions, summarise
+from ffd_continual.measuring.metrics import draw_counts
 from ffd_continual.scenarios.errors import FFDError
 
 ORDER = ["swap", "warp", "morph"]

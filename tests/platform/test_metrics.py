@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from ffd_continual import metrics as m
-from ffd_continual.metrics_calibration import Calibration, fit_platt, fit_temperature
+from ffd_continual.measuring import metrics as m
+from ffd_continual.measuring.calibration import Calibration, fit_platt, fit_temperature
 from ffd_continual.scenarios.errors import FFDError
 
 

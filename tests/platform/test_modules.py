@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ffd_continual.assemble import assemble
-from ffd_continual.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from ffd_continual.config import config_from
-from ffd_continual.modules import correlation_floor, held_out, mean_correlation, measure_modules
-from ffd_continual.report import write_report
+from ffd_continual.reporting.report import write_report
 from ffd_continual.run import start
-from ffd_continual.run_folder import RunFolder
-from ffd_continual.saving import restore_learner
+from ffd_continual.runs.assemble import assemble
+from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ffd_continual.runs.folder import RunFolder
+from ffd_continual.runs.modules import correlation_floor, held_out, mean_correlation, measure_modules
+from ffd_continual.runs.saving import restore_learner
 
 
 def test_correlation_by_hand() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
-from ffd_continual.checkpoint import load_checkpoint
 from ffd_continual.cli import main
+from ffd_continual.runs.checkpoint import load_checkpoint
 
 LEARNER = '''
 """A plain learner whose second loss term, or its gradient, breaks at one step of experience 1."""

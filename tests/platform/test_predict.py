@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from ffd_continual.cli import main
-from ffd_continual.facts import Framing
-from ffd_continual.framing import forged_framing, frame_face
-from ffd_continual.opened import Opened, open_detector
+from ffd_continual.detecting.framing import forged_framing, frame_face
+from ffd_continual.detecting.opened import Opened, open_detector
+from ffd_continual.runs.facts import Framing
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import crop_face
 from ffd_continual.scenarios.pictures import read_picture

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffd_continual import cli, prepare_command
+from ffd_continual import cli
+from ffd_continual.commands import prepare as prepare_command
 from ffd_continual.scenarios.datasets.listing import Item, Listing
 from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.prepare import prepare as module

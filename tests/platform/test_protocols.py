@@ -27,7 +27,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.forging.contract import FAMILIES
 from ffd_continual.scenarios.manifest import Manifest, make_manifest, read_manifest
 from ffd_continual.scenarios.streams import build_scenario
-from ffd_continual.sweep_grid import Grid, make_cells
+from ffd_continual.sweeping.grid import Grid, make_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 # experiences and unseen of each protocol, as its source gives them

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual import report_command
-from ffd_continual.matrix import MATRIX_COLUMNS, matrix_from_predictions
-from ffd_continual.matrix_intervals import summarise_with_ci
-from ffd_continual.report import figure_table, page_sections, write_report
-from ffd_continual.report_charts import escape, nice_ticks
-from ffd_continual.report_data import read_run
-from ffd_continual.report_extras import Control, control_rows, verdict
-from ffd_continual.report_html import heat_colours, page, show
-from ffd_continual.report_panels import loss_panels, smooth
-from ffd_continual.report_samples import overlay
+from ffd_continual.commands import report as report_command
+from ffd_continual.measuring.intervals import summarise_with_ci
+from ffd_continual.measuring.matrix import MATRIX_COLUMNS, matrix_from_predictions
+from ffd_continual.reporting.charts import escape, nice_ticks
+from ffd_continual.reporting.data import read_run
+from ffd_continual.reporting.extras import Control, control_rows, verdict
+from ffd_continual.reporting.frame import heat_colours, page, show
+from ffd_continual.reporting.panels import loss_panels, smooth
+from ffd_continual.reporting.pictures import overlay
+from ffd_continual.reporting.report import figure_table, page_sections, write_report
 from ffd_continual.scenarios.errors import FFDError
 
 ORDER = ["swap", "resynthesis", "warp", "upsampling", "morph"]

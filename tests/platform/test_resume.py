@@ -11,7 +11,7 @@ import pytest
 from ffd_continual import run as module
 from ffd_continual.config import config_from
 from ffd_continual.run import resume, start
-from ffd_continual.saving import SafePoints
+from ffd_continual.runs.saving import SafePoints
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.template import FaceStrategy
 

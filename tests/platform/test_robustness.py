@@ -14,9 +14,9 @@ import yaml
 
 from ffd_continual.cli import main
 from ffd_continual.config import config_from, to_mapping
-from ffd_continual.metrics import acc, auc
-from ffd_continual.reopen import Reopened, reopen, some_people
-from ffd_continual.robustness import LEARNT, LOST, NEVER, curve, judge_conditions, robustness_table
+from ffd_continual.measuring.metrics import acc, auc
+from ffd_continual.retesting.reopen import Reopened, reopen, some_people
+from ffd_continual.retesting.robustness import LEARNT, LOST, NEVER, curve, judge_conditions, robustness_table
 from ffd_continual.run import start
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import PERTURBATIONS, RobustnessConfig

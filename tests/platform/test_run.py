@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ffd_continual.config import config_from
-from ffd_continual.matrix import MATRIX_COLUMNS
+from ffd_continual.measuring.matrix import MATRIX_COLUMNS
 from ffd_continual.run import resume, start
 from ffd_continual.scenarios.errors import FFDError
 

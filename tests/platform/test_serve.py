@@ -18,20 +18,20 @@ import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
 
-from ffd_continual import serve_command
-from ffd_continual.inputs import as_input
-from ffd_continual.lineage import Lineage, write_promoted
-from ffd_continual.lineage_adopt import adopt
-from ffd_continual.opened import Opened
-from ffd_continual.predict import Asking, Judging
+from ffd_continual.commands import serve as serve_command
+from ffd_continual.detecting.inputs import as_input
+from ffd_continual.detecting.opened import Opened
+from ffd_continual.detecting.predict import Asking, Judging
+from ffd_continual.lineage.adopt import adopt
+from ffd_continual.lineage.lineage import Lineage, write_promoted
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import read_picture
 from ffd_continual.scenarios.studio.portrait import render_portrait
-from ffd_continual.serve_app import PARTS, Limits, create_app
-from ffd_continual.serve_detector import InUse
-from ffd_continual.serve_history import history
-from ffd_continual.serve_judge import EVIDENCE
-from ffd_continual.serve_upload import in_words, read_bytes_limit
+from ffd_continual.serving.app import PARTS, Limits, create_app
+from ffd_continual.serving.detector import InUse
+from ffd_continual.serving.history import history
+from ffd_continual.serving.judge import EVIDENCE
+from ffd_continual.serving.upload import in_words, read_bytes_limit
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = "http" + "://127.0.0.1:8321"
@@ -55,7 +55,7 @@ def lineage(iin_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "report" / "report.html").write_text("<p>a report</p>")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffd_continual.lineage_adopt.write_report", short)
+        patch.setattr("ffd_continual.lineage.adopt.write_report", short)
         return adopt(iin_run, tmp_path_factory.mktemp("grown") / "lineage").path
 
 

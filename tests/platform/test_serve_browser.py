@@ -25,7 +25,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ffd_continual.opened import Opened
+from ffd_continual.detecting.opened import Opened
 from ffd_continual.scenarios.pictures import read_picture
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

@@ -30,14 +30,14 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from ffd_continual.commands.serve import listen
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.studio.portrait import render_portrait
-from ffd_continual.serve_app import Limits, create_app
-from ffd_continual.serve_command import listen
-from ffd_continual.serve_detector import InUse
-from ffd_continual.serve_guard import Hosts
-from ffd_continual.serve_upload import PICTURE, VIDEO, Upload, UploadError, receive
-from ffd_continual.serve_video import Stopped, reel
+from ffd_continual.serving.app import Limits, create_app
+from ffd_continual.serving.detector import InUse
+from ffd_continual.serving.guard import Hosts
+from ffd_continual.serving.upload import PICTURE, VIDEO, Upload, UploadError, receive
+from ffd_continual.serving.video import Stopped, reel
 
 HERE = "http" + "://127.0.0.1:8321"
 LIMIT = 4 * 2**20
@@ -254,7 +254,7 @@ def test_a_video_that_takes_too_long_is_told(use: InUse) -> None:
 
 
 def test_a_decoder_that_dies_takes_nobody_along(monkeypatch: pytest.MonkeyPatch, client: TestClient) -> None:
-    monkeypatch.setattr("ffd_continual.serve_video.WORKER", "ffd_continual.no_such_module")
+    monkeypatch.setattr("ffd_continual.serving.video.WORKER", "ffd_continual.no_such_module")
     status, told = post(client, video(), "video/mp4")
     assert (status, "breaks the decoder" in told["error"]) == (422, True)
 
@@ -264,7 +264,7 @@ def test_the_reading_process_is_confined(tmp_path: Path) -> None:
     import sys
 
     script = (
-        "from ffd_continual.serve_frames import confine\nconfine()\n"
+        "from ffd_continual.serving.frames import confine\nconfine()\n"
         "try:\n    bytearray(4 * 2**30)\nexcept MemoryError:\n    print('memory')\n"
         f"try:\n    open({str(tmp_path / 'x')!r}, 'wb', 0).write(b'1')\n"
         "except OSError as error:\n    print(error.errno)\n"
@@ -386,7 +386,7 @@ def test_nobody_waits_for_the_work_of_one_who_went_away(use: InUse, monkeypatch:
 
     with running(create_app(use, Limits(waiting=1))) as live:
         with monkeypatch.context() as patch:
-            patch.setattr("ffd_continual.serve_app.judge_picture", endless)
+            patch.setattr("ffd_continual.serving.app.judge_picture", endless)
             gone = raw(live, head(live, f"Content-Length: {len(jpeg())}") + jpeg())
             assert begun.wait(10)
             assert ask(live, jpeg())["status"] == 503
@@ -436,11 +436,13 @@ def test_faults_are_told_without_their_insides(use: InUse, monkeypatch: pytest.M
         raise ZeroDivisionError("a secret")
 
     app = create_app(use)
-    monkeypatch.setattr("ffd_continual.serve_app.judge_picture", broken)
+    monkeypatch.setattr("ffd_continual.serving.app.judge_picture", broken)
     with TestClient(app, base_url=HERE, raise_server_exceptions=False) as client:
         status, told = post(client, jpeg(), "image/jpeg")
         assert (status, "secret" in json.dumps(told)) == (500, False)
-        monkeypatch.setattr("ffd_continual.serve_app.judge_picture", lambda *_: (_ for _ in ()).throw(FFDError("why")))
+        monkeypatch.setattr(
+            "ffd_continual.serving.app.judge_picture", lambda *_: (_ for _ in ()).throw(FFDError("why"))
+        )
         assert post(client, jpeg(), "image/jpeg")[1]["error"] == "why"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ffd_continual.compare import estimate
+from ffd_continual.comparing.finished import estimate
 from ffd_continual.config import apply_sets, config_from, read_yaml
 from ffd_continual.run import start
 

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual.assemble import assemble
 from ffd_continual.config import config_from
 from ffd_continual.finish import finish_run
-from ffd_continual.report_data import read_run
-from ffd_continual.report_extras import source_sentence, source_words
-from ffd_continual.run_folder import RunFolder
+from ffd_continual.reporting.data import read_run
+from ffd_continual.reporting.extras import source_sentence, source_words
+from ffd_continual.runs.assemble import assemble
+from ffd_continual.runs.folder import RunFolder
+from ffd_continual.runs.source_probe import asked_faces, guess_sources, label_by_source, source_probe
 from ffd_continual.scenarios.streams import Scenario
-from ffd_continual.source_probe import asked_faces, guess_sources, label_by_source, source_probe
 
 
 def _rows(cells: list[tuple[str, str, str, str, int]]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ffd_continual.cli import main
-from ffd_continual.sweep_command import Grid
+from ffd_continual.commands.sweep import Grid
 
 
 def test_learners_times_strategies() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ffd_continual import sweep_claims
-from ffd_continual.sweep_claims import SILENT, Claim, Owner, forget, held, myself, owner_of, take
+from ffd_continual.sweeping import claims as sweep_claims
+from ffd_continual.sweeping.claims import SILENT, Claim, Owner, forget, held, myself, owner_of, take
 
 
 def _write(folder: Path, name: str, owner: Owner, age: float = 0.0) -> Path:

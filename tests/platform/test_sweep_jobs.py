@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 import yaml
 
-from ffd_continual import sweep as sweeping
-from ffd_continual import sweep_grid
 from ffd_continual.cli import main
-from ffd_continual.run_folder import RunFolder
+from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.sweep import DEATHS, Outcome, claims_of, sweep
-from ffd_continual.sweep_claims import Claim, myself, take
-from ffd_continual.sweep_grid import Cell, Grid, make_cells, share_threads
-from ffd_continual.sweep_workers import Workers
+from ffd_continual.sweeping import grid as sweep_grid
+from ffd_continual.sweeping import sweep as sweeping
+from ffd_continual.sweeping.claims import Claim, myself, take
+from ffd_continual.sweeping.grid import Cell, Grid, make_cells, share_threads
+from ffd_continual.sweeping.sweep import DEATHS, Outcome, claims_of, sweep
+from ffd_continual.sweeping.workers import Workers
 from ffd_continual.terminal import WIDTH
 
 MEASURED = ("train_seconds", "step_ms", "judge_ms_per_face")

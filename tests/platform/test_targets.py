@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from ffd_continual import cli
+from ffd_continual.comparing.targets import Checked, Target, check_target, chosen_targets, figure_of, read_targets
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.targets import Checked, Target, check_target, chosen_targets, figure_of, read_targets
 
 FILE = Path(__file__).resolve().parents[2] / "results" / "targets.csv"
 HEAD = "claim,config,overrides,seeds,metric,value,low,high,measured,machine"

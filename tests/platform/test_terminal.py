@@ -60,8 +60,8 @@ def test_lists_fit_whatever_a_configuration_says(
     long = tmp_path / "long.yaml"
     long.write_text("# " + "words " * 40 + "\nscenario: {order: [" + ", ".join(["forgery"] * 30) + "]}\n")
     known = {**known_configs(), "a_configuration_with_a_rather_long_name": long}
-    monkeypatch.setattr("ffd_continual.list_command.known_configs", lambda: known)
-    monkeypatch.setattr("ffd_continual.list_command.read_yaml", lambda name: yaml.safe_load(known[name].read_text()))
+    monkeypatch.setattr("ffd_continual.commands.list.known_configs", lambda: known)
+    monkeypatch.setattr("ffd_continual.commands.list.read_yaml", lambda name: yaml.safe_load(known[name].read_text()))
     for kind in ("configs", "scenarios"):
         assert cli.main(["list", kind]) == 0
         said = capsys.readouterr().out

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ffd_continual.measuring.trace_prior import trace_prior
 from ffd_continual.scenarios.streams import Scenario
-from ffd_continual.trace_prior import trace_prior
 
 
 def _parts() -> tuple[Any, Scenario]:

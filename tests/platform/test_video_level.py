@@ -10,16 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual.compare import methods_of, read_runs
-from ffd_continual.compare_paired import compare
-from ffd_continual.compare_tables import csv_table, markdown, terminal
+from ffd_continual.comparing.finished import methods_of, read_runs
+from ffd_continual.comparing.paired import compare
+from ffd_continual.comparing.tables import csv_table, markdown, terminal
 from ffd_continual.config import config_from
-from ffd_continual.matrix import matrix_from_predictions
-from ffd_continual.matrix_intervals import print_matrix, summarise_with_ci
-from ffd_continual.metrics import acc, auc, threshold_for_accuracy
-from ffd_continual.report import write_report
+from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
+from ffd_continual.measuring.matrix import matrix_from_predictions
+from ffd_continual.measuring.metrics import acc, auc, threshold_for_accuracy
+from ffd_continual.measuring.video_level import (
+    VideoRule,
+    has_videos,
+    names_in,
+    told_apart,
+    video_level,
+    video_threshold,
+)
+from ffd_continual.reporting.report import write_report
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.video_level import VideoRule, has_videos, names_in, told_apart, video_level, video_threshold
 
 ORDER = ["swap", "warp"]
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from ffd_continual import clips_command
 from ffd_continual.cli import main
+from ffd_continual.commands import clips as clips_command
 from ffd_continual.scenarios.datasets.listing import Wanted, adapter
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Face

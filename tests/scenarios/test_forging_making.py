@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ffd_continual.forge_command import summary
+from ffd_continual.commands.forge import summary
 from ffd_continual.scenarios.check import check_manifest
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Face

@@ -18,7 +18,7 @@ from ffd_continual.scenarios.manifest import Manifest, make_manifest
 from ffd_continual.scenarios.people import PEOPLE
 from ffd_continual.scenarios.splits import assign_splits
 from ffd_continual.scenarios.streams import Scenario, ScenarioConfig, build_scenario, learning_order
-from ffd_continual.sweep_grid import Grid
+from ffd_continual.sweeping.grid import Grid
 
 GRIDS = Path(__file__).resolve().parents[2] / "configs" / "grids"
 FORGERIES = ("alpha", "beta", "gamma", "delta")

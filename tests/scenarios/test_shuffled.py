@@ -104,7 +104,7 @@ def test_nothing_else_betrays_a_training_face(laid_out: tuple[Scenario, FaceTabl
 
 
 def test_other_values_and_learners_that_cannot(tiny_config: dict[str, dict[str, object]], tmp_path: Path) -> None:
-    from ffd_continual.assemble import assemble
+    from ffd_continual.runs.assemble import assemble
 
     tiny_config["scenario"]["labels"] = "random"
     config = config_from(tiny_config)

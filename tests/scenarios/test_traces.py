@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ffd_continual.assemble import assemble
 from ffd_continual.config import config_from
+from ffd_continual.runs.assemble import assemble
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import read_manifest
 from ffd_continual.scenarios.streams import ScenarioConfig, build_scenario

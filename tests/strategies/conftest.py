@@ -11,9 +11,9 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.assemble import Parts, assemble
 from ffd_continual.config import RunConfig, config_from
 from ffd_continual.load import learner_class, strategy_class
+from ffd_continual.runs.assemble import Parts, assemble
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.template import FaceStrategy

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ffd_continual.assemble import assemble
 from ffd_continual.config import config_from
+from ffd_continual.runs.assemble import assemble
 from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learners.ce import CE, CEConfig, TypeHead, any_forgery

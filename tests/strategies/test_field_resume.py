@@ -9,8 +9,8 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.checkpoint import Checkpoint, load_optimizer, optimizer_tensors
-from ffd_continual.saving import parameter_names, restore, state_of
+from ffd_continual.runs.checkpoint import Checkpoint, load_optimizer, optimizer_tensors
+from ffd_continual.runs.saving import parameter_names, restore, state_of
 from ffd_continual.strategies.template import FaceStrategy, place
 
 

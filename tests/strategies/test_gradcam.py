@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ffd_continual.gradcam import grad_cam
 from ffd_continual.load import known_methods
+from ffd_continual.measuring.gradcam import grad_cam
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Output
 from ffd_continual.strategies.learners.ce import CE, CEConfig

@@ -10,9 +10,10 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.assemble import assemble
-from ffd_continual.checkpoint import load_optimizer, optimizer_tensors
+from ffd_continual.commands.sweep import Grid
 from ffd_continual.config import apply_sets, config_from, fill, read_yaml
+from ffd_continual.runs.assemble import assemble
+from ffd_continual.runs.checkpoint import load_optimizer, optimizer_tensors
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import Request, train_batch
 from ffd_continual.scenarios.errors import FFDError
@@ -21,7 +22,6 @@ from ffd_continual.strategies.learners.guide_space import GuideSpace, GuideSpace
 from ffd_continual.strategies.learners.trunk import TrunkConfig
 from ffd_continual.strategies.strategy import Strategy
 from ffd_continual.strategies.template import FaceStrategy, place
-from ffd_continual.sweep_command import Grid
 
 ROOT = Path(__file__).parents[2]
 TRUNK = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=2)

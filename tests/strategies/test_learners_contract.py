@@ -11,9 +11,15 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from ffd_continual.load import known_methods
-from ffd_continual.saving import restore
+from ffd_continual.runs.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from ffd_continual.runs.saving import restore
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.learners.plain import Plain, PlainConfig

@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 
+from ffd_continual.commands.sweep import Grid
 from ffd_continual.config import apply_sets, config_from, fill, read_yaml
 from ffd_continual.load import learner_class
-from ffd_continual.metrics import pixel_auc
+from ffd_continual.measuring.metrics import pixel_auc
 from ffd_continual.run import start
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import train_batch
@@ -23,7 +24,6 @@ from ffd_continual.strategies.learners.llsm import LLSM, LLSMConfig
 from ffd_continual.strategies.learners.pyramid import PyramidConfig
 from ffd_continual.strategies.learners.similarity import binary_cells, pair_targets
 from ffd_continual.strategies.plan import StepPlan
-from ffd_continual.sweep_command import Grid
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = {"trunk": PyramidConfig("test_efficientnet", "none"), "widths": (16, 12), "hidden": 4, "stride": 8}

@@ -119,7 +119,9 @@ def test_a_batch_is_a_pure_function_of_its_request(workshop: Any) -> None:
 def test_worker_processes_make_the_same_bytes(workshop: Any) -> None:
     _, parts = workshop.parts("iin", "naive")
     # Workers are forked from a server that has imported everything once: seconds instead of a minute.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["ffd_continual.run", "ffd_continual.report"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["ffd_continual.run", "ffd_continual.reporting.report"]
+    )
 
     def made(workers: int) -> list[list[bytes]]:
         loader = DataLoader(

@@ -9,9 +9,15 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.checkpoint import Checkpoint, load_checkpoint, load_optimizer, optimizer_tensors, save_checkpoint
 from ffd_continual.load import known_methods
-from ffd_continual.saving import parameter_names, restore, state_of
+from ffd_continual.runs.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_optimizer,
+    optimizer_tensors,
+    save_checkpoint,
+)
+from ffd_continual.runs.saving import parameter_names, restore, state_of
 from ffd_continual.strategies.strategy import Strategy
 from ffd_continual.strategies.template import FaceStrategy, place
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ffd_continual.config import RunConfig, apply_sets, config_from, read_yaml
-from ffd_continual.detector import score_faces
+from ffd_continual.runs.detector import score_faces
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learners.hrnet import ClassificationBranch, SegmentationBranch

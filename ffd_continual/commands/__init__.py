@@ -1,0 +1,1 @@
+"""The commands of `ffd`, one file each, named like the command."""

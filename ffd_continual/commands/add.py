@@ -1,0 +1,111 @@
+"""`ffd add LINEAGE --forgery NAME --data DIR`: learn one more forgery; `--real NAME`: one more source of real faces."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ffd_continual.lineage.add import Addition, abandon, begin, brought_to_its_end
+from ffd_continual.lineage.adopt import KEPT
+from ffd_continual.lineage.candidate import Rules, read_plan
+from ffd_continual.lineage.drops import in_words
+from ffd_continual.lineage.grow import Outcome
+from ffd_continual.lineage.lineage import Lineage
+from ffd_continual.lineage.page import write_page
+from ffd_continual.lineage.store import REFUSED, writing
+from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.terminal import say
+
+NOT_PROMOTED = 3
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """When a candidate is promoted."""
+    parser.add_argument("--tolerance", type=float, default=0.02, help="largest drop in AUC of one forgery (0.02)")
+    parser.add_argument("--mean-tolerance", type=float, help="largest mean drop; default: --tolerance")
+    parser.add_argument("--strict", action="store_true", help="the drops' 95 %% intervals must stay within, too")
+    parser.add_argument("--promote-anyway", action="store_true", help="promote whatever is measured; logged")
+    parser.add_argument(
+        "--measure-faces", type=int, default=0, metavar="N", help="measure N faces of each stream; default: all"
+    )
+    parser.add_argument("--steps", type=int, help="optimizer steps; default: as the parent")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. --set train.lr=0.001")
+
+
+def rules_of(args: argparse.Namespace) -> Rules:
+    """Raises FFDError on a number that cannot be meant."""
+    mean = args.tolerance if args.mean_tolerance is None else args.mean_tolerance
+    for word, value in (("--tolerance", args.tolerance), ("--mean-tolerance", mean)):
+        if not 0 <= value <= 1:
+            raise FFDError(f"{word} is a drop in AUC between 0 and 1, not {value}.")
+    if args.measure_faces < 0:
+        raise FFDError(f"--measure-faces is 0 (all) or more, not {args.measure_faces}.")
+    return Rules(args.tolerance, mean, args.strict, args.promote_anyway, args.measure_faces)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The lineage, the faces, the rule of promotion; or what to do with an addition under way."""
+    parser.add_argument("lineage", type=Path, metavar="LINEAGE")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--forgery", metavar="NAME", help="name of the new forgery")
+    what.add_argument("--real", metavar="NAME", help="real faces only: name of the new phone, codec or place")
+    what.add_argument("--resume", action="store_true", help="go on with the addition under way")
+    what.add_argument("--abandon", action="store_true", help="drop the addition under way")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="a folder of crops, DIR/real + DIR/NAME, or a manifest"
+    )
+    add_rules(parser)
+    parser.add_argument("--keep", type=int, default=KEPT, metavar="N", help=f"training faces a class to keep ({KEPT})")
+    parser.add_argument("--identity-pattern", default="", metavar="RE", help="file name -> person, for folders")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable pictures out")
+    parser.add_argument("--any-picture", action="store_true", help="do not look whether the pictures show faces")
+    parser.add_argument("--without-missing", action="store_true", help="go on without exemplars that are gone")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add, resume or abandon; exit code 3 when the candidate was refused."""
+    with writing(args.lineage) as lineage:
+        if args.abandon:
+            say("dropped." if abandon(lineage) else f"nothing is under way in {lineage.path}.")
+            return 0
+        if args.resume:
+            if not lineage.candidate.is_dir():
+                raise FFDError(f"nothing is under way in {lineage.path}. `ffd add` with --forgery or --real begins.")
+            plan = read_plan(lineage)
+        else:
+            if args.data is None:
+                raise FFDError("--data is missing: a folder of face crops, DIR/real and DIR/NAME, or a manifest.")
+            asked = Addition(
+                args.data, args.forgery or "", args.real or "", rules_of(args), args.steps, tuple(args.set), args.keep,
+                args.identity_pattern, args.skip_unreadable, args.any_picture, args.without_missing,
+            )  # fmt: skip
+            plan = begin(lineage, asked)
+        for note in plan.notes:
+            say(f"note: {note}")
+        return tell(lineage, brought_to_its_end(lineage))
+
+
+def tell(lineage: Lineage, outcome: Outcome) -> int:
+    """What became of a candidate; the exit code."""
+    page = write_page(lineage)
+    about = lineage.about(outcome.number)
+    print()
+    for one in outcome.found:
+        say(("! " if one in outcome.over else "  ") + in_words(one))
+    limit = f"{about['tolerance']:g}" + (" at the intervals' upper ends" if about["strict"] else "")
+    seconds = about["seconds"]
+    times = f"trained {seconds['train']:.1f} s, measured {seconds['measure']:.1f} s"
+    wide = [one for one in outcome.found if one not in outcome.over and one.high > about["tolerance"]]
+    if outcome.verdict == REFUSED:
+        names = ", ".join(f"{one.name} fell by {one.drop:.3f}" for one in outcome.over)
+        say(
+            f"REFUSED: version {outcome.number} is kept but not used ({names}; tolerance {limit}). Version "
+            f"{lineage.promoted()} stays in use. More steps, more exemplars or --tolerance may help; "
+            f"--promote-anyway overrules. {times}."
+        )
+    else:
+        say(f"version {outcome.number} is {outcome.verdict} and in use (tolerance {limit}). {times}.")
+        if wide:
+            say(f"A drop beyond {about['tolerance']:g} is not excluded for {', '.join(one.name for one in wide)}.")
+    print(f"\nlineage: {page}")
+    return NOT_PROMOTED if outcome.verdict == REFUSED else 0

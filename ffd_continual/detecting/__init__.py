@@ -1,0 +1,1 @@
+"""A detector asked: opened, judging files, evidence, novelty, discovery, export."""

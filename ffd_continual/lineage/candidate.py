@@ -1,0 +1,225 @@
+"""A candidate: a run folder seeded with its parent's last checkpoint and predictions, and the faces of one more step.
+
+The training faces of earlier experiences are not part of it: it holds its parent's stored exemplars and the new faces.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ffd_continual.config import RunConfig, apply_sets, config_from, to_mapping
+from ffd_continual.lineage.lineage import Lineage
+from ffd_continual.lineage.rows import as_rows, brought, copied, inside, some, strategy_state, with_strategy
+from ffd_continual.measuring.matrix import UNTRAINED
+from ffd_continual.replay.stored import choose_stored
+from ffd_continual.runs.checkpoint import load_checkpoint, save_checkpoint, sync
+from ffd_continual.runs.folder import RunFolder, describe_environment, write_table, write_text
+from ffd_continual.scenarios.errors import FFDError
+
+SETTABLE = ("train.", "evaluation.", "checkpoint.")
+_NAME = re.compile(r"[\w][\w.() -]*")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a candidate is promoted, and how it is measured."""
+
+    tolerance: float = 0.02  # largest drop in AUC of one forgery
+    mean_tolerance: float = 0.02  # and of the mean over all earlier ones
+    strict: bool = False  # the intervals' upper ends have to stay within, too
+    anyway: bool = False  # promote whatever was measured
+    measure_faces: int = 0  # at most so many faces of each test and unseen stream; 0: all
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a candidate is: written before anything is learnt, and never changed."""
+
+    kind: str  # "add", "real" or "correct"
+    forgery: str  # name of the new experience
+    parent: int
+    experiences: tuple[str, ...]  # with the new one last
+    unseen: tuple[str, ...]
+    next_row: int
+    kept: int
+    rules: Rules
+    notes: tuple[str, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """Number of the new experience."""
+        return len(self.experiences) - 1
+
+
+def read_plan(lineage: Lineage) -> Plan:
+    """The plan of the candidate under way. Raises FFDError where it is damaged."""
+    path = lineage.candidate / "plan.json"
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        rules = Rules(**values.pop("rules"))
+        for name in ("experiences", "unseen", "notes"):
+            values[name] = tuple(values[name])
+        return Plan(**values, rules=rules)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FFDError(f"{path} is damaged ({error}). `ffd add {lineage.path} --abandon` drops it.") from error
+
+
+def check_name(lineage: Lineage, parent: int, name: str) -> None:
+    """Raise FFDError for a name that cannot be a forgery's, or is one already."""
+    about = lineage.about(parent)
+    if not _NAME.fullmatch(name) or name == "real":
+        raise FFDError(
+            f"--forgery {name!r}: a forgery's name has letters, digits, '.', '-' and '_', and is not 'real'."
+        )
+    known = about["experiences"]
+    parts = {part for entry in known for part in entry.split("+")}
+    if name in known or name in parts:
+        raise FFDError(
+            f"{lineage.path} knows {name!r} already (it knows {', '.join(known)}). Give more faces of it another name, "
+            f"such as {name}-2; `ffd correct` mends wrong labels of the last version."
+        )
+
+
+def candidate_config(lineage: Lineage, parent: int, plan: Plan, steps: int | None, sets: Sequence[str]) -> RunConfig:
+    """The parent's configuration with one more experience. FFDError on a setting that only a new run can have."""
+    config = RunFolder(lineage.run(parent)).read_config()
+    wrong = [item for item in sets if not item.startswith(SETTABLE)]
+    if wrong:
+        raise FFDError(
+            f"--set {wrong[0]}: an addition can change {', '.join(p + '*' for p in SETTABLE)}; the rest is the "
+            "lineage's."
+        )
+    config = config_from(apply_sets(to_mapping(config), sets)) if sets else config
+    scenario = replace(config.scenario, order=plan.experiences, unseen=plan.unseen, permuted=-1)
+    train = replace(config.train, steps=steps) if steps is not None else config.train
+    if train.steps < 1:
+        raise FFDError(f"--steps must be at least 1, not {train.steps}.")
+    evaluation = replace(config.evaluation, controls=False)  # they read every picture again
+    return replace(config, scenario=scenario, train=train, evaluation=evaluation, name=lineage.path.resolve().name)
+
+
+def check_exemplars(lineage: Lineage, parent: int) -> pd.DataFrame:
+    """The parent's exemplars, in the order of its memory. FFDError that lists those whose pictures are gone."""
+    rows = lineage.table(parent, "exemplars.parquet")
+    gone = [path for path in rows["path"] if not os.path.isfile(path)]
+    if gone:
+        raise FFDError(
+            f"{len(gone)} of {len(rows)} exemplars of version {parent} are missing, such as {gone[0]}. Put them back "
+            f"from a copy of {lineage.faces}, or give --without-missing to go on with the others."
+        )
+    return rows
+
+
+def _seed_predictions(lineage: Lineage, plan: Plan, folder: RunFolder) -> None:
+    """The parent's predictions, without streams that are unseen no more."""
+    parent = RunFolder(lineage.run(plan.parent))
+    for after in range(UNTRAINED, plan.last):
+        table = pd.read_parquet(parent.predictions(after))
+        table = table[(table["stream"] != "unseen") | table["on"].isin(plan.unseen)]
+        write_table(folder.predictions(after), table)
+
+
+def prepare(
+    lineage: Lineage,
+    plan: Plan,
+    rows: pd.DataFrame,
+    steps: int | None = None,
+    sets: Sequence[str] = (),
+    without_missing: bool = False,
+) -> None:
+    """Make LINEAGE/candidate of a plan and its new rows (streams train, valid, test), whole or not at all."""
+    config = candidate_config(lineage, plan.parent, plan, steps, sets)
+    exemplars = lineage.table(plan.parent, "exemplars.parquet")
+    there = np.array([os.path.isfile(path) for path in exemplars["path"]], bool)
+    if not without_missing:
+        check_exemplars(lineage, plan.parent)
+    part = RunFolder(lineage.candidate.with_name("candidate.part"))
+    shutil.rmtree(part.path, ignore_errors=True)
+    part.path.mkdir()
+    judged = capped_stored(rows, plan.rules.measure_faces)
+    held = copied(lineage, judged[judged["stream"] != "train"], "copying faces")
+    train = inside(lineage, judged[judged["stream"] == "train"])
+    write_table(part.path / "faces.parquet", pd.concat([train, held], ignore_index=True))
+    source = RunFolder(lineage.run(plan.parent)).after(plan.last - 1)
+    checkpoint = load_checkpoint(source)
+    kept = np.flatnonzero(there)
+    state = choose_stored(strategy_state(checkpoint), kept, np.arange(len(kept)))
+    save_checkpoint(part.after(plan.last - 1), with_strategy(checkpoint, state))
+    relative = pd.read_parquet(lineage.folder(plan.parent) / "exemplars.parquet")
+    write_table(part.path / "stored.parquet", relative.iloc[kept].reset_index(drop=True))
+    _seed_predictions(lineage, plan, part)
+    part.write_config(config)
+    write_text(part.path / "environment.json", json.dumps(describe_environment(config), indent=1))
+    values = {f.name: getattr(plan, f.name) for f in fields(plan)} | {"rules": asdict(plan.rules)}
+    write_text(part.path / "plan.json", json.dumps(values, indent=1))
+    part.path.rename(lineage.candidate)
+    sync(lineage.path)
+
+
+def capped_stored(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """With a cap on what is measured, no more validation and test faces are stored either."""
+    if count <= 0:
+        return rows
+    judged = rows["stream"].isin(("valid", "test"))
+    parts = [some(part, max(1, count // 2)) for _, part in rows[judged].groupby("stream", sort=False)]
+    return pd.concat([rows[~judged], *parts], ignore_index=True)
+
+
+def numbered(table: pd.DataFrame, name: str, first: int) -> pd.DataFrame:
+    """New faces as rows of the experience `name`, numbered from `first` on."""
+    person = table["identity"].where(table["identity"] != "", table["video"])
+    person = person.where(person != "", table["path"])
+    made = table.assign(
+        manifest_row=np.arange(first, first + len(table)), person=person, experience=name, stream=table["split"]
+    )
+    return as_rows(made)
+
+
+def borrowed(lineage: Lineage, parent: int, stream: str, name: str, label: int) -> pd.DataFrame:
+    """The lineage's own faces of one class as rows of the new experience: kept ones for train, test ones for test."""
+    rows = brought(lineage, parent, ("kept",) if stream == "train" else (stream,))
+    rows = rows[rows["label"] == label].drop_duplicates(["path", "profile"])
+    return rows.assign(experience=name, stream=stream).reset_index(drop=True)
+
+
+def next_row(lineage: Lineage) -> int:
+    """The first number that no face of any version has had."""
+    return max(int(lineage.about(number)["next_row"]) for number in lineage.versions())
+
+
+def new_experience(lineage: Lineage, parent: int, name: str, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of an experience from placed faces with forged ones; where real ones lack, the lineage's join."""
+    rows, notes = numbered(table, name, next_row(lineage)), []
+    parts = [rows]
+    for stream in ("train", "test"):
+        if not ((rows["stream"] == stream) & (rows["label"] == 0)).any():
+            own = borrowed(lineage, parent, stream, name, 0)
+            if own.empty:
+                raise FFDError(
+                    f"no real {stream} faces came with {name}, and {lineage.path} keeps none (it was adopted with "
+                    "--keep 0): put real faces of the same cameras into DIR/real."
+                )
+            parts.append(own)
+            notes.append(
+                f"no real {stream} faces came with {name}: {len(own)} of the lineage's stand in. What else tells the "
+                "two sources apart (camera, size, compression) is then learnt, and measured, as forgery"
+            )
+    count = int(((rows["stream"] == "train") & (rows["label"] == 1)).sum())
+    if count < 100:
+        notes.append(f"few-shot: {count} forged faces to learn from")
+    return pd.concat(parts, ignore_index=True), notes
+
+
+def data_folder(path: Path) -> str:
+    """What the log tells of where data came from: the last name only."""
+    return path.resolve().name

@@ -1,0 +1,154 @@
+"""Versions side by side, and what is done to them: listed, compared, taken back, pruned."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ffd_continual.lineage.candidate import read_plan
+from ffd_continual.lineage.drops import Drop, drops
+from ffd_continual.lineage.lineage import Lineage, write_promoted
+from ffd_continual.lineage.store import REFUSED, append_log, sweep_faces
+from ffd_continual.measuring.matrix import resampling_groups
+from ffd_continual.runs.folder import RunFolder, write_table
+from ffd_continual.scenarios.errors import FFDError
+
+RESAMPLES = 1000
+
+
+def none_under_way(lineage: Lineage) -> None:
+    """Raise FFDError while there is a candidate: what it grows from must not change under it."""
+    if lineage.candidate.is_dir():
+        raise FFDError(
+            f"an addition of {read_plan(lineage).forgery} is under way: `ffd add {lineage.path} --resume` or --abandon "
+            "it first."
+        )
+
+
+def state_of(lineage: Lineage, number: int) -> str:
+    """ "in use", "promoted", "refused" or "pruned"."""
+    if number == lineage.promoted():
+        return "in use"
+    if not lineage.has_weights(number):
+        return "pruned"
+    return "refused" if lineage.about(number)["verdict"] == REFUSED else "promoted"
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "-" if value is None or not np.isfinite(value) else format(value, form)
+
+
+def table(lineage: Lineage) -> str:
+    """All versions, one a line, in 80 columns."""
+    lines = [
+        f"{'':>4} {'date':10} {'forgery':15} {'faces':>7} {'AA':>6} {'drop':>7} {'train':>7} {'measure':>7} state",
+        f"{'':>4} {'':10} {'':15} {'':>7} {'':>6} {'worst':>7} {'s':>7} {'s':>7}",
+    ]
+    for number in lineage.versions():
+        about = lineage.about(number)
+        name = about["forgery"] if about["kind"] != "correct" else f"{about['forgery']}*"
+        name = name if len(name) <= 15 else name[:14] + "~"
+        seconds = about["seconds"]
+        lines.append(
+            f"{number:>4} {about['date'][:10]} {name:15} {about['faces']['train']:>7} {_figure(about['aa'], '.3f'):>6} "
+            f"{_figure(about['worst_drop'], '+.3f'):>7} {seconds['train']:>7.1f} {seconds['measure']:>7.1f} "
+            f"{state_of(lineage, number)}"
+        )
+    lines.append("AA: average AUC; drop: largest of one forgery against the parent; * corrected")
+    if lineage.candidate.is_dir():
+        lines.append(f"under way: {read_plan(lineage).forgery} (`ffd add {lineage.path} --resume` or --abandon)")
+    return "\n".join(lines)
+
+
+def last_predictions(lineage: Lineage, number: int) -> pd.DataFrame:
+    """What a version says of its test and unseen faces; pruned versions can tell it, too."""
+    if number not in lineage.versions():
+        lineage.run(number)  # says what is known
+    last = len(lineage.about(number)["experiences"]) - 1
+    return pd.read_parquet(RunFolder(lineage.folder(number)).predictions(last))
+
+
+def compare(lineage: Lineage, first: int, second: int) -> tuple[list[Drop], list[Drop], str]:
+    """What `second` lost against `first` on forgeries that both learnt, and on those unseen by both; what was drawn."""
+    one, two = last_predictions(lineage, first), last_predictions(lineage, second)
+    about = [lineage.about(n) for n in (first, second)]
+    names = [n for n in about[0]["experiences"] if n in about[1]["experiences"]]
+    unseen = [n for n in about[0]["unseen"] if n in about[1]["unseen"]]
+    unit, _, groups = resampling_groups(two)
+    found = [drops(one, two, n, RESAMPLES, 0, s) for n, s in ((names, "test"), (unseen, "unseen"))]
+    return found[0], found[1], f"{RESAMPLES} resamples of {groups} {unit}"
+
+
+def compared(lineage: Lineage, first: int, second: int) -> str:
+    """`compare` in 80 columns; difference > 0: the second version is better."""
+    learnt, unseen, words = compare(lineage, first, second)
+    if not learnt and not unseen:
+        raise FFDError(f"versions {first} and {second} have no test faces in common: there is nothing to compare.")
+    lines = [f"{'AUC':18} {'version ' + str(first):>11} {'version ' + str(second):>11}  difference [95 %]"]
+    for found, word in ((learnt, ""), (unseen, "unseen ")):
+        for one in found if len(found) > 2 else found[:1]:
+            name = f"{word}{one.name}"
+            name = name if len(name) <= 18 else name[:17] + "~"
+            interval = f" [{-one.high:+.3f}, {-one.low:+.3f}]" if np.isfinite(one.low) else ""
+            lines.append(f"{name:18} {one.before:>11.3f} {one.after:>11.3f}  {-one.drop:+.3f}{interval}")
+    lines.append(f"on the faces that both were measured on; {words}")
+    return "\n".join(lines)
+
+
+def roll_back(lineage: Lineage, number: int, anyway: bool = False) -> int:
+    """Put an earlier (or later) version into use; returns the one that was. The caller holds the lock."""
+    none_under_way(lineage)
+    was = lineage.promoted()
+    lineage.run(number)
+    if number == was:
+        raise FFDError(f"version {number} is in use already.")
+    if lineage.about(number)["verdict"] == REFUSED and not anyway:
+        worst = lineage.about(number)["worst_drop"]
+        raise FFDError(
+            f"version {number} was refused (largest drop {worst:.3f}). --anyway puts it into use all the same; logged."
+        )
+    write_promoted(lineage, number)
+    append_log(lineage, "rollback", number, before=was)
+    return was
+
+
+def prunable(lineage: Lineage, keep: int) -> list[int]:
+    """Versions whose weights may go: all but the `keep` newest, the one in use and its parent (`ffd correct`)."""
+    used = lineage.promoted()
+    held = {used, lineage.about(used)["parent"], *lineage.versions()[max(0, len(lineage.versions()) - keep) :]}
+    return [n for n in lineage.versions() if n not in held and lineage.has_weights(n)]
+
+
+def prune(lineage: Lineage, keep: int) -> tuple[list[int], int]:
+    """Remove weights and exemplars of old versions; their figures, tests and numbers stay. Versions, bytes freed."""
+    if keep < 1:
+        raise FFDError(f"--keep must be at least 1, not {keep}.")
+    none_under_way(lineage)
+    gone = prunable(lineage, keep)
+    before = size_of(lineage)
+    for number in gone:
+        folder = RunFolder(lineage.folder(number))
+        away = folder.path / "checkpoints.gone"
+        (folder.path / "checkpoints").rename(away)
+        shutil.rmtree(away)
+        stored = pd.read_parquet(folder.path / "exemplars.parquet")
+        write_table(folder.path / "exemplars.parquet", stored.iloc[:0])
+        append_log(lineage, "prune", number)
+    for left in (lineage.path / "versions").glob("*/checkpoints.gone"):  # of a prune that was killed
+        shutil.rmtree(left)
+    sweep_faces(lineage)
+    return gone, before - size_of(lineage)
+
+
+def size_of(lineage: Lineage) -> int:
+    """Bytes of all files of a lineage."""
+    return sum(path.stat().st_size for path in lineage.path.rglob("*") if path.is_file())
+
+
+def numbers_in_words(numbers: Sequence[int]) -> str:
+    """ "1, 2 and 3"."""
+    words = [str(n) for n in numbers]
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -1,0 +1,1 @@
+"""Measures: metrics, calibration, the matrix and its intervals, videos, maps."""

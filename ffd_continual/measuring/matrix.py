@@ -1,0 +1,285 @@
+"""The product of a run: the matrix a[i, j, metric], after experience i on stream j, and the figures read off it.
+
+The matrix is a tidy table with columns after (int, -1 = the untrained model), on (forgery or stream), stream ("test",
+"unseen" or "valid"), metric, level ("frame" or "video"), value, low, high (95 % interval, NaN where not asked for).
+
+Predictions, one row a model and test face: after, on, stream, label (1 = forged), z (higher = more forged); and where
+known row (in the manifest), path, forgery, dataset, identity, video, p (calibrated probability), threshold (on z,
+chosen on validation, one value an `after`), video_threshold (the same on a video's score, see video_level.py), iou
+and pixel_auc (of the trace map on a forged face whose mask is known; IoU at probability 0.5, sigmoid of the logit).
+Any measure can be recomputed from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ffd_continual.measuring.metrics import (
+    METRICS,
+    BatchedMetric,
+    Bools,
+    Floats,
+    as_labels_and_scores,
+    draw_counts,
+    percentile_interval,
+    resample,
+)
+from ffd_continual.measuring.video_level import MEAN, VideoRule, names_in, video_level
+from ffd_continual.scenarios.errors import FFDError
+
+MATRIX_COLUMNS = ("after", "on", "stream", "metric", "level", "value", "low", "high")
+KEYS = ("after", "on", "stream")
+TRACES = ("iou", "pixel_auc")  # measured face by face on the trace map, then averaged
+UNTRAINED = -1
+FIGURES = ("aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt", "zero_shot", "unseen")
+Cells = Mapping[tuple[int, str], Floats]
+
+
+def check_columns(table: pd.DataFrame, needed: Collection[str], what: str) -> None:
+    """FFDError that names the missing columns and those that are there."""
+    missing = [c for c in needed if c not in table.columns]
+    if missing:
+        raise FFDError(
+            f"{what} has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns)) or 'none'}"
+        )
+
+
+def read_figures(path: Path, needed: Collection[str], again: str) -> pd.DataFrame | None:
+    """Figures as a command left them, None where it never ran. FFDError that says `again` if they are damaged."""
+    if not path.is_file():
+        return None
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise FFDError(f"{path} is damaged ({str(error).splitlines()[0]}): delete it, or `{again}`.") from error
+    check_columns(table, needed, str(path))
+    return table
+
+
+def resampling_groups(predictions: pd.DataFrame) -> tuple[str, NDArray[np.int64], int]:
+    """What is drawn in a bootstrap: (unit in words, group of every row (n,), number of groups).
+
+    A row's group is its person, else its video, else the face itself (which gives too narrow an interval for videos,
+    hence the unit is always reported beside the interval).
+    """
+    keys = np.full(len(predictions), "", dtype=object)
+    used: list[str] = []
+    for word, column in (("persons", "identity"), ("videos", "video"), ("faces", "path"), ("faces", "row")):
+        if column not in predictions.columns:
+            continue
+        names = names_in(predictions, column)
+        fill = (keys == "") & (names != "")
+        if fill.any():
+            keys[fill] = np.char.add(f"{column}:", names[fill])
+            used.append(word)
+    alone = np.flatnonzero(keys == "")
+    if len(alone):
+        keys[alone] = [f"#{i}" for i in alone]
+        used.append("faces")
+    names, groups = np.unique(keys.astype(str), return_inverse=True)
+    return " or ".join(dict.fromkeys(used)), groups.astype(np.int64), len(names)
+
+
+def batched_mean(_labels: Bools, values: Floats, weights: Floats) -> Floats:
+    """Weighted mean (b,) over the faces where the value exists."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((weights[:, known] @ values[known]) / weights[:, known].sum(axis=1))
+
+
+#: name -> (measure, the column of scores it reads); those of the trace are means over the faces that have one.
+MEASURED: Mapping[str, tuple[BatchedMetric, str]] = MappingProxyType(
+    {**METRICS, **{trace: (batched_mean, trace) for trace in TRACES}}
+)
+
+
+class Cell(NamedTuple):
+    """The faces (or videos) of one model on one stream; rows index the table of predictions."""
+
+    after: int
+    on: str
+    stream: str
+    labels: Bools
+    columns: dict[str, NDArray[Any]]
+    rows: NDArray[np.int64]
+
+
+def cells_of(predictions: pd.DataFrame, level: str, score: str = "z", rule: VideoRule = MEAN) -> Iterator[Cell]:
+    """Every (after, on, stream) with the score columns it has: z, margin = z - threshold, p, iou, pixel_auc.
+
+    At level "video" a cell holds videos, by the rule, and the margin is that of their own threshold where one is known.
+    """
+    table = predictions.reset_index(drop=True)
+    videos = names_in(table, "video") if level == "video" else np.zeros(0, dtype=str)
+    column = "video_threshold" if level == "video" and rule.way != "vote" else "threshold"
+    for (after, on, stream), part in table.groupby(list(KEYS), sort=False):
+        columns = {"z": part[score].to_numpy(np.float64)}
+        cut = column if column in part.columns and part[column].notna().all() else "threshold"
+        if cut in part.columns and part[cut].notna().all():
+            columns["margin"] = (part["z"] - part[cut]).to_numpy(np.float64)
+        if "p" in part.columns and part["p"].notna().all():
+            columns["p"] = part["p"].to_numpy(np.float64)
+        labels, rows = part["label"].to_numpy(), part.index.to_numpy()
+        forged, _ = as_labels_and_scores(labels, columns["z"])
+        if level == "video":
+            found = video_level(labels, columns, videos[rows], rule)
+            columns = {k: found[k] for k in columns if k in found}
+            forged, rows = found["label"].astype(bool), rows[found["first"]]
+        else:
+            for trace in TRACES:
+                if trace in part.columns and part[trace].notna().any():
+                    columns[trace] = part[trace].to_numpy(np.float64)
+        yield Cell(int(after), str(on), str(stream), forged, columns, rows)
+
+
+def matrix_from_predictions(
+    predictions: pd.DataFrame,
+    samples: int = 0,
+    seed: int = 0,
+    score: str = "z",
+    levels: Sequence[str] = ("frame", "video"),
+    intervals_of: Collection[str] = ("auc", "acc", *TRACES),
+    rule: VideoRule = MEAN,
+) -> pd.DataFrame:
+    """Every measure of every (after, on, stream), see the module's text for both tables.
+
+    score: the column that ranks, z or another one such as z_common. samples > 0 adds 95 % intervals to the measures
+    in `intervals_of`, by drawing persons or videos. rule: what a video's score is. A measure
+    without its column (acc without threshold, ece without p) is left out; one that does not exist (one class) is NaN.
+    FFDError on missing columns, doubled rows, NaN scores.
+    """
+    check_columns(predictions, (*KEYS, "label", "z", score), "the table of predictions")
+    if "row" in predictions.columns and predictions["row"].notna().all():
+        doubled = int(predictions.duplicated([*KEYS, "row"]).sum())
+        if doubled:
+            raise FFDError(f"the table of predictions holds {doubled} faces twice for the same model and stream")
+    _, groups, count = resampling_groups(predictions)
+    counts = draw_counts(count, samples, np.random.default_rng(seed)) if samples and count > 1 else np.zeros((0, count))
+    rows: list[tuple[Any, ...]] = []
+    for level in levels:
+        for cell in cells_of(predictions, level, score, rule):
+            for name, (metric, column) in MEASURED.items():
+                if column not in cell.columns:
+                    continue
+                values = cell.columns[column]
+                value = float(metric(cell.labels, values, np.ones((1, len(values))))[0])
+                low = high = float("nan")
+                if len(counts) and name in intervals_of:
+                    draws = resample(metric, cell.labels, values, groups[cell.rows], counts)
+                    low, high = percentile_interval(value, draws)[1:3]
+                rows.append((cell.after, cell.on, cell.stream, name, level, value, low, high))
+    return pd.DataFrame(rows, columns=list(MATRIX_COLUMNS))
+
+
+def _mean(values: list[Floats], size: int) -> Floats:
+    # A missing cell is NaN and makes the mean NaN: an average over the cells that happen to exist is another figure.
+    return np.mean(np.stack(values), axis=0) if values else np.full(size, np.nan)
+
+
+def figures(
+    test: Cells, unseen: Cells, order: Sequence[str], last: int, self_made: Collection[str] = ()
+) -> dict[str, Floats]:
+    """The figures of one metric after experience `last`; cells map (after, on) to values (b,), b = resamples.
+
+    With a[i, j] after experience i on experience j, T = last, and j over the experiences that are not self-made:
+    aa = mean_j a[T, j]; diagonal = mean_j a[j, j];
+    forgetting_signed = mean_{j<T} (a[j, j] - a[T, j]) (negative = later learning helped); bwt = -forgetting_signed
+    (Lopez-Paz and Ranzato, NeurIPS 2017, eq. 3);
+    forgetting_max = mean_{j<T} (max_{j<=i<T} a[i, j] - a[T, j]) (Chaudhry et al., ECCV 2018, i >= j as nothing before
+    could be forgotten);
+    fwt = mean_{j>0} (a[j-1, j] - a[-1, j]) (Lopez-Paz and Ranzato, eq. 4; needs the untrained model);
+    zero_shot = mean of a[i, j] over 0 <= i < j; unseen = mean of a[T, u] over the unseen streams.
+    """
+    size = len(next(iter({**test, **unseen}.values()), np.zeros(1)))
+    void = np.full(size, np.nan)
+
+    def a(i: int, j: int) -> Floats:
+        return test.get((i, order[j]), void)
+
+    own = [j for j, name in enumerate(order) if name not in self_made]
+    seen = [j for j in own if j <= last]
+    past = [j for j in own if j < last]
+    signed = _mean([a(j, j) - a(last, j) for j in past], size)
+    best = [np.max(np.stack([a(i, j) for i in range(j, last)]), axis=0) - a(last, j) for j in past]
+    others = sorted({u for i, u in unseen if u not in self_made})
+    return {
+        "aa": _mean([a(last, j) for j in seen], size),
+        "diagonal": _mean([a(j, j) for j in seen], size),
+        "forgetting_signed": signed,
+        "forgetting_max": _mean(best, size),
+        "bwt": -signed,
+        "fwt": _mean([a(j - 1, j) - a(UNTRAINED, j) for j in seen if j > 0], size),
+        "zero_shot": _mean([a(i, j) for i in range(last + 1) for j in own if j > i], size),
+        "unseen": _mean([unseen.get((last, u), void) for u in others], size),
+    }
+
+
+def number(value: float) -> float | None:
+    """A float for JSON: None where it does not exist."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _cells(matrix: pd.DataFrame, stream: str, metric: str, level: str) -> dict[tuple[int, str], Floats]:
+    part = matrix[(matrix["stream"] == stream) & (matrix["metric"] == metric) & (matrix["level"] == level)]
+    return {(int(i), str(on)): np.array([v]) for i, on, v in zip(part["after"], part["on"], part["value"], strict=True)}
+
+
+def last_experience(matrix: pd.DataFrame, order: Sequence[str]) -> int:
+    """The last experience that the table knows; FFDError where it does not fit `order`."""
+    known = sorted(set(matrix.loc[matrix["stream"] == "test", "on"]))
+    absent = [name for name in order if name not in known]
+    if absent:
+        raise FFDError(f"no test stream is called {', '.join(absent)}; the table knows {', '.join(known) or 'none'}")
+    last = int(matrix["after"].max())
+    if last >= len(order):
+        raise FFDError(f"the table goes up to experience {last}, but the order names only {len(order)} experiences")
+    return last
+
+
+def summarised(matrix: pd.DataFrame, level: str) -> tuple[str, ...]:
+    """The metrics that a summary holds: AUC and ACC, and those of the trace map where one was measured."""
+    there = matrix[(matrix["level"] == level) & matrix["value"].notna()]["metric"].unique()
+    return ("auc", "acc", *(trace for trace in TRACES if trace in there))
+
+
+def summarise(
+    matrix: pd.DataFrame,
+    order: Sequence[str],
+    self_made: Collection[str] = (),
+    level: str = "frame",
+    metrics: Sequence[str] = (),
+) -> dict[str, Any]:
+    """{"order", "after", "self_made", "level", metric: {figure: value or None, curves}}, ready for JSON.
+
+    matrix: `MATRIX_COLUMNS`. order: test streams in the order of learning, experience i learnt order[i]. self_made:
+    families the learner synthesises itself: in no mean, listed apart under each metric's "self_made". An unfinished
+    run is summarised after its last experience. A figure whose cells are missing is None. Figures: see `figures`.
+    """
+    check_columns(matrix, MATRIX_COLUMNS[:6], "the matrix")
+    last = last_experience(matrix, order)
+    result: dict[str, Any] = {
+        "order": list(order),
+        "after": last,
+        "self_made": sorted(self_made),
+        "level": level,
+        "unseen_streams": sorted(set(matrix.loc[matrix["stream"] == "unseen", "on"]) - set(self_made)),
+    }
+    steps = sorted({int(i) for i in matrix["after"]})
+    for metric in metrics or summarised(matrix, level):
+        test, unseen = (_cells(matrix, stream, metric, level) for stream in ("test", "unseen"))
+        per_step = {i: figures(test, unseen, order, i, self_made) for i in steps}
+        one: dict[str, Any] = {name: number(values[0]) for name, values in per_step[last].items()} if last >= 0 else {}
+        for curve, figure, start in (("aa_curve", "aa", 0), ("unseen_curve", "unseen", UNTRAINED)):
+            at = [i for i in steps if i >= start]
+            one[curve] = {"after": at, "value": [number(per_step[i][figure][0]) for i in at]}
+        cells = {**unseen, **test}
+        one["self_made"] = {s: number(cells.get((last, s), np.array([np.nan]))[0]) for s in sorted(self_made)}
+        result[metric] = one
+    return result

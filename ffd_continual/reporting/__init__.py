@@ -1,0 +1,1 @@
+"""The report: data, charts, sections, pages."""

@@ -1,0 +1,1 @@
+"""A finished run judged again: on perturbed faces, on harmless edits."""

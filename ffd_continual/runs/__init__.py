@@ -1,0 +1,1 @@
+"""A run: its folder, the parts it is assembled from, its state on disk, its detector."""

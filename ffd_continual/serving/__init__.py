@@ -1,0 +1,1 @@
+"""The local page: uploads, verdicts, a lineage in pictures."""

@@ -1,0 +1,1 @@
+"""Sweeps: grids, claims on cells, engines, rows."""

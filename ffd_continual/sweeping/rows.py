@@ -1,0 +1,67 @@
+"""Finished cells as rows of a table: rows.csv, and the means over seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ffd_continual.runs.folder import RunFolder, write_text
+from ffd_continual.sweeping.claims import held
+from ffd_continual.sweeping.grid import finished
+
+FIGURES = ("aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt", "zero_shot", "unseen")
+
+
+def row_of(method: str, seed: int, folder: Path) -> dict[str, Any]:
+    """A finished cell as one row: its figures (AUC, with 95 % intervals, ACC, trace), seconds, bytes and threads.
+
+    Seconds of cells that ran side by side are those of a shared machine.
+    """
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    costs = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
+    train = RunFolder(folder).read_config().train
+    row: dict[str, Any] = {"method": method, "seed": seed}
+    row |= {f"{m}_{f}": summary[m].get(f) for m in ("auc", "acc") for f in FIGURES}
+    row |= {f"{m}_{f}": summary.get(m, {}).get(f) for m in ("iou", "pixel_auc") for f in ("aa", "unseen")}
+    for figure, ends in summary["auc"].get("ci", {}).items():
+        row |= {f"auc_{figure}_{end}": value for end, value in zip(("low", "high"), ends, strict=True)}
+    seconds, steps = summary["seconds"]["train"], train.steps * len(summary["order"])
+    row |= {"train_seconds": round(seconds, 1), "step_ms": round(1000 * seconds / steps, 1), "threads": train.threads}
+    row |= {"stored_bytes": summary["bytes"]["stored"]}
+    row |= {"learner_bytes": costs["learner_bytes"], "judge_ms_per_face": round(costs["judge_ms_per_face"], 2)}
+    return row | {key: costs[key] for key in ("parameters", "parameters_per_type") if key in costs}
+
+
+def write_rows(out: Path, claims: Path, methods: Sequence[str]) -> pd.DataFrame:
+    """rows.csv anew from the summaries of all finished cells of `methods`.
+
+    One process at a time reads and writes: of two sweeps the later writer also knows the other's cells.
+    """
+    with held(claims, "rows.csv"):
+        rows = []
+        for folder in sorted(path.parent for path in out.glob("*-s*/summary.json")):
+            method, _, seed = folder.name.rpartition("-s")
+            if method in methods and finished(folder):
+                rows.append(row_of(method, int(seed), folder))
+        rows.sort(key=lambda r: (methods.index(r["method"]), r["seed"]))
+        table = pd.DataFrame(rows)
+        if rows:
+            write_text(out / "rows.csv", table.to_csv(index=False))
+    return table
+
+
+def mean_table(rows: pd.DataFrame) -> str:
+    """Mean over seeds and half the spread of the main figures, at most 80 columns."""
+    shown = {"aa": "AA", "diagonal": "diag", "forgetting_signed": "forget", "unseen": "unseen"}
+    lines = [f"{'method':24s}{'n':>3s}" + "".join(f"{word:>13s}" for word in shown.values())]
+    for method, part in rows.groupby("method", sort=False):
+        cells = []
+        for figure in shown:
+            values = part[f"auc_{figure}"].astype(float)
+            cells.append(f"{values.mean():.3f} ±{(values.max() - values.min()) / 2:.3f}")
+        lines.append(f"{str(method)[:23]:24s}{len(part):>3d}" + "".join(f"{cell:>13s}" for cell in cells))
+    return "\n".join([*lines, "AUC, mean over n seeds ± half the range"])
