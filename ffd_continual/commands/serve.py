@@ -20,7 +20,6 @@ from ffd_continual.serving.upload import in_words, read_bytes_limit, temporary_f
 from ffd_continual.terminal import wrapped
 
 NEEDED = ("fastapi", "uvicorn")
-CONNECTIONS = 256  # open at a time; more are answered with 503
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +104,7 @@ def _serve(args: argparse.Namespace, use: InUse, made: socket.socket, limit: int
 
     from ffd_continual.serving.app import Limits, create_app
     from ffd_continual.serving.guard import LOCAL, Hosts
+    from ffd_continual.serving.patience import settings
 
     host, port = made.getsockname()[:2]
     local = is_loopback(host)
@@ -119,21 +119,7 @@ def _serve(args: argparse.Namespace, use: InUse, made: socket.socket, limit: int
     app = create_app(use, Limits(upload=limit), Hosts(frozenset(names), addresses=not local))
     text = f"{use.current().detector.version} of {args.detector} at {address(host, port)}\n"
     print(text + wrapped(f"Files up to {in_words(limit)} are judged and not kept. Ctrl-C ends it."), flush=True)
-    settings = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="on",
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=2,
-        timeout_keep_alive=20,
-        server_header=False,
-        proxy_headers=False,
-    )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn hands the signal on once it has stopped
-        uvicorn.Server(settings).run(sockets=[made])
+        uvicorn.Server(settings(app)).run(sockets=[made])
     print("\nstopped.", file=sys.stderr)
     return 0

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -36,6 +36,7 @@ from ffd_continual.scenarios.studio.portrait import render_portrait
 from ffd_continual.serving.app import Limits, create_app
 from ffd_continual.serving.detector import InUse
 from ffd_continual.serving.guard import Hosts
+from ffd_continual.serving.patience import CONNECTIONS, Patience, settings
 from ffd_continual.serving.upload import PICTURE, VIDEO, Upload, UploadError, receive
 from ffd_continual.serving.video import Stopped, reel
 
@@ -56,10 +57,10 @@ def client(use: InUse) -> Iterator[TestClient]:
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """A real server on a port of its own; its address."""
+def running(app: FastAPI, patience: Patience | None = None) -> Iterator[str]:
+    """A real server on a port of its own, served as the command does; its address."""
     with listen("127.0.0.1", 0, exposed=False) as made:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
+        server = uvicorn.Server(settings(app, patience))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [made]}, daemon=True)
         thread.start()
         yield "http" + f"://127.0.0.1:{made.getsockname()[1]}"
@@ -374,6 +375,61 @@ def test_slow_and_vanishing_clients_hold_nobody_up(live: str, use: InUse) -> Non
         assert b" 408 " in one.recv(4096)
         one.close()
     half.close()
+
+
+def last_words(one: socket.socket) -> bytes:
+    """All that the server says before it hangs up."""
+    told = b""
+    while got := one.recv(4096):
+        told += got
+    return told
+
+
+def test_half_sent_heads_and_bodies_end_in_time(use: InUse) -> None:
+    limits, patience = Limits(upload=LIMIT, upload_seconds=60), Patience(head=3.0, body=4.0, left=0.5)
+    with running(create_app(use, limits), patience) as live:
+        name = live.partition("//")[2]
+        begun = time.monotonic()
+        half = raw(live, b"POST /api/predict HTTP/1.1\r\nHost: ")
+        silent = raw(live, b"")
+        body = raw(live, head(live, "Content-Length: 100000") + b"\xff\xd8")
+        unasked = raw(live, f"GET /page.css HTTP/1.1\r\nHost: {name}\r\nContent-Length: 99999\r\n\r\nx".encode())
+        busy = raw(live, f"GET /page.css HTTP/1.1\r\nHost: {name}\r\n\r\nGET /".encode())
+        with urlopen(f"{live}/api/detector", timeout=30) as told:
+            assert told.status == 200
+        for one in (half, silent, body):
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError):  # they still wait, and nobody waited for them
+                one.recv(1)
+            one.settimeout(30)
+        for _ in range(3):  # a byte now and then prolongs nothing
+            time.sleep(0.2)
+            half.sendall(b"a")
+            with suppress(OSError):  # hung up on already
+                unasked.sendall(b"x")
+        assert last_words(half).split(b"\r\n")[0] == b"HTTP/1.1 408 Request Timeout"
+        assert last_words(silent) == b""
+        with suppress(OSError):  # what was sent after the answer resets the connection
+            assert b" 200 " in last_words(unasked)
+        both = last_words(busy)
+        assert (b" 200 " in both, b"did not come whole within 3 seconds" in both) == (True, True)
+        assert 2.9 < time.monotonic() - begun < 25
+        assert last_words(body) == b""
+        assert 3.9 < time.monotonic() - begun < 25
+        for one in (half, silent, body, unasked, busy):
+            one.close()
+        assert ask(live, jpeg())["records"][0]["kind"] == "face"
+
+
+def test_silent_connections_make_room(use: InUse) -> None:
+    with running(create_app(use, Limits(upload=LIMIT))) as live:
+        crowd = [raw(live, b"GET") for _ in range(CONNECTIONS + 20)]
+        assert ask(live, jpeg())["records"][0]["kind"] == "face"
+        assert last_words(crowd[0]) == b""
+        crowd[-1].sendall(f" / HTTP/1.1\r\nHost: {live.partition('//')[2]}\r\nConnection: close\r\n\r\n".encode())
+        assert b" 200 " in last_words(crowd[-1])
+        for one in crowd:
+            one.close()
 
 
 def test_nobody_waits_for_the_work_of_one_who_went_away(use: InUse, monkeypatch: pytest.MonkeyPatch) -> None:
