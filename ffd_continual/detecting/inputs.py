@@ -13,6 +13,12 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import PICTURE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
+LONGEST = 32_000  # pixels of a picture's longer side: OpenCV can address no more
+
+
+def too_long(height: int, width: int) -> str | None:
+    """Why a picture of so many pixels is not judged, told before one is decoded; None where it is."""
+    return f"{width} x {height} pixels are too long and narrow" if max(height, width) > LONGEST else None
 
 
 @dataclass(frozen=True)

@@ -19,18 +19,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ffd_continual.detecting.inputs import Input
+from ffd_continual.detecting.inputs import Input, too_long
 from ffd_continual.detecting.opened import Opened
 from ffd_continual.detecting.verdict import Neighbour, Verdict
 from ffd_continual.measuring.video_level import MEAN, video_level
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Found
-from ffd_continual.scenarios.pictures import Picture, read_picture, write_picture
+from ffd_continual.scenarios.pictures import Picture, read_picture, read_size, write_picture
 from ffd_continual.scenarios.prepare.source import ItemError, Remarks, spread
 from ffd_continual.scenarios.prepare.video import VideoFile
 
 Record = dict[str, Any]
 FACELESS = "no face is found in this crop: the score means nothing"
+SQUARE = 1.25  # a crop whose sides differ by more is told of
 NearestOf = Callable[[list[Verdict]], list[tuple[Neighbour, ...]]]
 SHOWN = 256  # pixels a side of each half of an overlay picture
 
@@ -70,7 +71,10 @@ class Asking:
 def faces_of(detector: Opened, picture: Picture, cropped: bool, frame: int | None = None) -> list[Asked]:
     """The faces of a picture (H, W, 3); with `cropped` the picture itself, with a note where no face is found in it."""
     if cropped:
-        note = None if detector.has_face(picture) else FACELESS
+        height, width = picture.shape[:2]
+        odd = f"this crop is {width} x {height} pixels, no square: it is squeezed into one"
+        told = [odd] if max(height, width) > SQUARE * min(height, width) else []
+        note = "; ".join([*told, *([] if detector.has_face(picture) else [FACELESS])]) or None
         return [Asked(detector.fit(picture), frame, note=note)]
     made = []
     for number, (found, crop) in enumerate(detector.find(picture)):
@@ -86,6 +90,8 @@ def read_job(detector: Opened, source: Input, asking: Asking) -> Job:
     try:
         if source.video:
             return _video_job(detector, job, asking)
+        if wrong := too_long(*read_size(source.path)):
+            raise FFDError(f"cannot judge the picture {source.name}: {wrong}. Crop or shrink it first.")
         job.faces = faces_of(detector, read_picture(source.path), asking.cropped)
     except FFDError as error:
         job.error = str(error)

@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ffd_continual.detecting.inputs import too_long
 from ffd_continual.detecting.opened import Opened
 from ffd_continual.detecting.predict import Asked, faces_of
 from ffd_continual.detecting.verdict import Verdict
@@ -94,16 +95,10 @@ def judge_faces(ready: Ready, faces: Sequence[Asked], images: bool) -> tuple[lis
 
 
 def too_big(height: int, width: int) -> str | None:
-    """Why a picture of so many pixels is not judged; None where it is. Told before a pixel is decoded.
-
-    The face finder lays a band around it, an eighth of its longer side: long and narrow ones would need gigabytes.
-    """
-    band = 2 * (max(height, width) // 8)
+    """Why a picture of so many pixels is not judged; None where it is. Told before a pixel is decoded."""
     if height * width > MOST_PIXELS:
         return f"{width} x {height} pixels are more than {MOST_PIXELS // 10**6} megapixels"
-    if (height + band) * (width + band) > 4 * MOST_PIXELS:
-        return f"{width} x {height} pixels are too long and narrow"
-    return None
+    return too_long(height, width)
 
 
 def read_upload(upload: Upload) -> Picture:

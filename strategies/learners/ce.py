@@ -79,6 +79,34 @@ class TypeHead(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+class ClosedHead(nn.Module):
+    """A type head that learns no more: a row for real and one for each class that a type took."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, head: TypeHead, names: tuple[str, ...]):
+        super().__init__()
+        layers = [
+            head.real,
+            *(layer for layer, kind in zip(head.types, head.kinds.tolist(), strict=True) if kind != FREE),
+        ]
+        self.names = names
+        self.register_buffer("weight", torch.cat([layer.weight.detach() for layer in layers]))
+        self.register_buffer("bias", torch.cat([layer.bias.detach() for layer in layers]))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(B, C) to logits (B, 1 + K), K the classes taken."""
+        return F.linear(feature, self.weight, self.bias)
+
+    def judge(self, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z (B,) and the attribution (B, K), None without a class of a type."""
+        if not self.names:
+            return -logits[:, 0], None
+        types = logits[:, 1:]
+        return torch.logsumexp(types, dim=1) - logits[:, 0], torch.softmax(types, dim=1)
+
+
 def any_forgery(logits: Tensor) -> Tensor:
     """(B, 1 + K) class logits to z (B,), the log-odds of "not real"; without any class of a type, -l_real."""
     if not bool(torch.isfinite(logits[:1, 1:]).any()):
@@ -135,12 +163,24 @@ class CE(Learner):
     def _answer(self, maps: Tensor) -> tuple[Output, Tensor]:
         feature = maps.mean((2, 3))
         logits: Tensor = self.head(F.dropout(feature, self.config.dropout, self.training))
+        if isinstance(self.head, ClosedHead):
+            z, attribution = self.head.judge(logits)
+            return Output(z, {"common": feature}, {}, attribution, None, self.head.names), logits
         if not isinstance(self.head, TypeHead):
             return Output(z=logits[:, 1] - logits[:, 0], features={"common": feature}), logits
         taken = self.head.kinds != FREE
         attribution = torch.softmax(logits[:, 1:][:, taken], dim=1) if bool(taken.any()) else None
-        names = tuple(self._name(int(kind)) for kind in self.head.kinds[taken])
-        return Output(any_forgery(logits), {"common": feature}, {}, attribution, None, names), logits
+        return Output(any_forgery(logits), {"common": feature}, {}, attribution, None, self._names(self.head)), logits
+
+    def _names(self, head: TypeHead) -> tuple[str, ...]:
+        return tuple(self._name(int(kind)) for kind in head.kinds[head.kinds != FREE])
+
+    def closed(self) -> Learner:
+        """With a head whose classes are those taken, without a branch on them."""
+        made = super().closed()
+        if isinstance(self.head, TypeHead):
+            made.head = ClosedHead(self.head, self._names(self.head))
+        return made
 
     def _name(self, kind: int) -> str:
         """A type's name: forgery indices count the forgeries of the experiences in order, from 1."""

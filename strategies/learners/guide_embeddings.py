@@ -192,3 +192,22 @@ class Guides(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
         accept_shapes(self, self._GROWING, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class ClosedGuides(nn.Module):
+    """Guides that match no more: the embeddings in use alone, in their order."""
+
+    embeddings: Tensor
+
+    def __init__(self, guides: Guides, growth: Sequence[str]):
+        super().__init__()
+        self.named = guides.names(growth)
+        self.register_buffer("embeddings", guides.embeddings[guides.in_use()].clone())
+
+    def in_use(self) -> Tensor:
+        """All of them."""
+        return torch.arange(1 + len(self.named), device=self.embeddings.device)
+
+    def names(self, growth: Sequence[str]) -> tuple[str, ...]:
+        """Names of the types."""
+        return self.named

@@ -31,7 +31,7 @@ from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Losses, Output, split_decay
 from ffd_continual.strategies.learners.guide_clusters import FaceClusters
-from ffd_continual.strategies.learners.guide_embeddings import Guides, guide_embeddings
+from ffd_continual.strategies.learners.guide_embeddings import ClosedGuides, Guides, guide_embeddings
 from ffd_continual.strategies.learners.guide_losses import (
     attention_weights,
     confidence,
@@ -191,6 +191,12 @@ class GuideSpace(Learner):
         near = feature.detach() @ self.guides.embeddings[used].T
         attribution = torch.softmax(near[:, 1:] / self.config.temperature, dim=1)
         return Output(z, {"common": feature}, {}, attribution, 1.0 - near.amax(1), self.guides.names(self.growth))
+
+    def closed(self) -> Learner:
+        """With the guides in use only, which no longer depend on what was matched."""
+        made = super().closed()
+        made.guides = ClosedGuides(self.guides, self.growth)
+        return made
 
     # Learning ---------------------------------------------------------------------------------------------------
 

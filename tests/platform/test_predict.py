@@ -6,6 +6,8 @@ import io
 import json
 import shutil
 import threading
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from PIL import Image
 
 from ffd_continual.cli import main
 from ffd_continual.detecting.framing import forged_framing, frame_face
+from ffd_continual.detecting.inputs import walk_inputs
 from ffd_continual.detecting.opened import Opened, open_detector
+from ffd_continual.detecting.predict import Asking, Judging
 from ffd_continual.runs.facts import Framing
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import crop_face
@@ -189,3 +193,29 @@ def test_lost_stored_faces_are_told(
     finally:
         shutil.rmtree(data, ignore_errors=True)
         moved.rename(data)
+
+
+def test_long_narrow_pictures_cost_little_and_stop_nothing(
+    iin_detector: Opened, portraits: Path, tmp_path: Path
+) -> None:
+    for width, height in ((1, 60_000), (40_000, 20), (1, 30_000), (32_000, 3), (1, 1), (2, 1)):
+        Image.new("L", (width, height), 90).save(tmp_path / f"{width:05d}x{height}.png")
+    shutil.copy(portraits, tmp_path / "z.png")
+    judging = Judging(iin_detector, Asking())
+    tracemalloc.start()
+    began = time.process_time()
+    records = [record for some in judging.records(walk_inputs([str(tmp_path)])) for record in some]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    kinds = [(Path(record["path"]).name, record["kind"]) for record in records]
+    assert kinds == [
+        ("00001x1.png", "no face"), ("00001x30000.png", "no face"), ("00001x60000.png", "error"),
+        ("00002x1.png", "no face"), ("32000x3.png", "no face"), ("40000x20.png", "error"), ("z.png", "face"),
+        ("z.png", "face"),
+    ]  # fmt: skip
+    assert "1 x 60000 pixels are too long and narrow. Crop or shrink it first." in records[2]["error"]
+    assert peak < 100e6, "a band laid around one of them alone would be 700 MB"
+    assert time.process_time() - began < 20
+    squeezed = list(Judging(iin_detector, Asking(cropped=True)).records(walk_inputs([str(tmp_path / "32000x3.png")])))
+    assert "32000 x 3 pixels, no square: it is squeezed" in squeezed[0][0]["note"]
+    assert "no face is found" in squeezed[0][0]["note"]

