@@ -6,8 +6,9 @@ this project's reading (docs/decisions/0003-reading-of-iin.md); no parity with t
 
 Modules of both kinds are the pretrained stages behind the frozen ones, trained on: forgeries leave their traces in the
 middle of an ImageNet network, and what is read there must be allowed to change. Judging a face needs no forgery name:
-a mixture of experts answers, p = c sigmoid(z_c) + (1 - c) sum_k w_k sigmoid(z_k). w, the chance of each type, compares
-fixed statistics of the face with prototypes. Novelty, how little the face resembles any, is told and decides nothing.
+a mixture of experts answers, p = c sigmoid(z_c) + (1 - c) sqrt(sum_k w_k sigmoid(z_k)^2). w, the chance of each type,
+compares fixed statistics of the face with prototypes. Novelty, how little the face resembles any, is told and decides
+nothing.
 Axes: B faces, F frozen statistics, C channels of the frozen map and H, W its size, D features, K types.
 """
 
@@ -32,6 +33,7 @@ from ffd_continual.strategies.learners.iin_losses import (
     mask_evidence,
     masked_mean,
     mixture,
+    quadratic_mixture,
     top_share,
     trace_contrast,
 )
@@ -54,13 +56,14 @@ class IINConfig:
     decouple: bool = True
     ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
     routing: bool = True  # off: all intra-modules weigh the same, whatever the face
+    quadratic: bool = True  # off: the mean of the modules' probabilities instead of their root mean square
     common_weight: float = 0.25  # c, the common path's say
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
     slow_judge: bool = True  # the slow copy judges
     temperature: float = 0.1  # of both contrasts
     trace_share: float = 0.25  # q, of the evidence map's locations
-    route_temperature: float = 16.0
+    route_temperature: float = 8.0
     contrast_weight: float = 0.1
     decouple_weight: float = 0.1
     rebuild_weight: float = 0.1
@@ -168,7 +171,8 @@ class IIN(Learner):
         z, attribution = out.z, prior.exp()
         if self.config.intra:
             each = torch.stack([module(low)[1] for module in self.intra], dim=1)
-            out.features["z_special"], attribution = mixture(each, prior)
+            blend = quadratic_mixture if self.config.quadratic else mixture
+            out.features["z_special"], attribution = blend(each, prior)
             say = torch.tensor([self.config.common_weight, 1.0 - self.config.common_weight], device=z.device).log()
             z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), say)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))

@@ -95,3 +95,14 @@ def mixture(z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     p = sum_k w_k sigmoid(z_k), and the share (B, K) of each expert in p (Jacobs et al., Neural Computation 3, 1991)."""
     forged, real = log_weights + F.logsigmoid(z), log_weights + F.logsigmoid(-z)
     return torch.logsumexp(forged, dim=1) - torch.logsumexp(real, dim=1), torch.softmax(forged, dim=1)
+
+
+def quadratic_mixture(z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for p = sqrt(sum_k w_k sigmoid(z_k)^2), which listens more to an expert that is sure of a forgery; the
+    shares are those of p^2. One expert alone keeps its logit."""
+    sure = F.logsigmoid(z)
+    forged = log_weights + 2.0 * sure
+    log_p = 0.5 * torch.logsumexp(forged, dim=1)
+    # 1 - p = (1 - p^2) / (1 + p), and 1 - sigmoid^2 = sigmoid(-z) (1 + sigmoid): no difference of near numbers.
+    rest = torch.logsumexp(log_weights + F.logsigmoid(-z) + (1.0 + sure.exp()).log(), dim=1)
+    return log_p - rest + (1.0 + log_p.exp()).log(), torch.softmax(forged, dim=1)

@@ -16,6 +16,7 @@ from ffd_continual.strategies.learners.iin_losses import (
     mask_evidence,
     masked_mean,
     mixture,
+    quadratic_mixture,
     top_share,
     trace_contrast,
     within_class,
@@ -216,6 +217,31 @@ def test_mixture_by_hand_and_in_its_limits() -> None:
     assert float(alone) == pytest.approx(-2.0, rel=1e-5)
     assert shares.tolist() == [[0.0, 1.0]]
     assert float(mixture(torch.tensor([[-90.0]]), torch.zeros(1, 1))[0]) == pytest.approx(-90.0)
+
+
+def test_quadratic_mixture_against_loops() -> None:
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
+    weights = torch.softmax(torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), dim=1)
+    found, shares = quadratic_mixture(z, weights.log())
+    for face in range(6):
+        parts = [float(w) / (1 + math.exp(-float(v))) ** 2 for w, v in zip(weights[face], z[face], strict=True)]
+        p = math.sqrt(sum(parts))
+        assert float(found[face]) == pytest.approx(math.log(p / (1 - p)))
+        assert shares[face].tolist() == pytest.approx([part / sum(parts) for part in parts])
+
+
+def test_quadratic_mixture_by_hand_and_in_its_limits() -> None:
+    # one of two experts sure, the other sure of the opposite: p = sqrt(1/2), more than the mean's 1/2
+    even, root = torch.tensor([[0.5, 0.5]]).log(), math.sqrt(0.5)
+    told = float(quadratic_mixture(torch.tensor([[30.0, -30.0]]), even)[0])
+    assert told == pytest.approx(math.log(root / (1 - root)), rel=1e-5)
+    # experts that agree are not changed, one alone keeps its logit, however large
+    assert float(quadratic_mixture(torch.full((1, 2), 1.5), even)[0]) == pytest.approx(1.5, rel=1e-5)
+    for z in (-60.0, -3.0, 0.0, 3.0, 60.0):
+        assert float(quadratic_mixture(torch.tensor([[z]]), torch.zeros(1, 1))[0]) == pytest.approx(z, abs=1e-5)
+    alone, shares = quadratic_mixture(torch.tensor([[80.0, -2.0]]), torch.tensor([[-math.inf, 0.0]]))
+    assert float(alone) == pytest.approx(-2.0, rel=1e-5)
+    assert shares.tolist() == [[0.0, 1.0]]
 
 
 # masks --------------------------------------------------------------------------------------------------------------
