@@ -27,6 +27,7 @@ COMMANDS = {
     "rollback": "put another version of a lineage into use",
     "prune": "remove the weights of old versions",
     "forget": "remove a person's faces from a lineage",
+    "bench": "what growing costs and reaches, against retraining",
     "report": "write a run's report again",
     "predict": "judge pictures and videos with a run's or a lineage's detector",
     "robust": "judge finished runs on perturbed test faces",

@@ -36,8 +36,18 @@ from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
 
 
-def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds: float, eval_seconds: float) -> Path:
-    """Write everything that follows from the predictions, print the figures, and return the report's path."""
+def finish_run(
+    folder: RunFolder,
+    config: RunConfig,
+    parts: Parts,
+    train_seconds: float,
+    eval_seconds: float,
+    diagnose: bool = True,
+) -> Path:
+    """Write everything that follows from the predictions, print the figures, and return the report's path.
+
+    diagnose: also ask every module of every face, which costs the square of what is known.
+    """
     order = parts.scenario.experiences
     predictions = pd.concat([pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
@@ -61,7 +71,7 @@ def finish_run(folder: RunFolder, config: RunConfig, parts: Parts, train_seconds
     prior = trace_prior(parts.sources.table, parts.scenario)
     if prior:
         summary["trace_prior"] = prior
-    modules = measure_modules(folder, config, parts)
+    modules = measure_modules(folder, config, parts) if diagnose else {}
     if modules:
         summary["modules"] = modules
     summary["labels"] = config.scenario.labels

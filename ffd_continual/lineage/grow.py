@@ -24,6 +24,7 @@ from ffd_continual.config import RunConfig
 from ffd_continual.finish import finish_run
 from ffd_continual.lineage.candidate import Plan, read_plan
 from ffd_continual.lineage.drops import MEAN, Drop, drops, fallen
+from ffd_continual.lineage.judged import clear, judged_features, shared
 from ffd_continual.lineage.lineage import FORMAT, PATHS, Lineage
 from ffd_continual.lineage.rows import (
     brought,
@@ -90,8 +91,10 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
         spent = time.process_time()
         _train(lineage, plan, folder, config, clock)
         write_text(folder.path / "train_cpu", f"{time.process_time() - spent:.3f}\n")
+    spent = time.process_time()
     parts = _measuring_parts(lineage, plan, folder, config, clock)
     _measure(plan, folder, config, parts, clock)
+    measure_cpu = time.process_time() - spent
     _describe_stored(lineage, plan, folder)
     before, after = (pd.read_parquet(folder.predictions(i)) for i in (plan.last - 1, plan.last))
     found = drops(before, after, plan.experiences[:-1], config.evaluation.bootstrap, config.seed)
@@ -101,15 +104,16 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
     load_state(parts, folder.after(plan.last))
     said = io.StringIO()
     with redirect_stdout(said):
-        finish_run(folder, config, parts, clock.train, clock.measure)
+        finish_run(folder, config, parts, clock.train, clock.measure, diagnose=False)
     print(said.getvalue().rpartition("\nreport: ")[0])  # the report moves with its folder
     number = next_number(lineage)
     about = _about(plan, folder, number, verdict, found, clock)
+    about["seconds"]["measure_cpu"] = measure_cpu
     write_text(folder.path / "version.json", json.dumps(about, indent=1))
     shutil.rmtree(folder.after(plan.last - 1), ignore_errors=True)  # the parent's; it has its own
     (folder.path / "stored.parquet").unlink(missing_ok=True)
     seal(lineage, folder.path, number)
-    shutil.rmtree(lineage.path / ".cache", ignore_errors=True)
+    clear(lineage.path / ".cache")
     return Outcome(number, verdict, found, over, lineage.folder(number) / "report" / "report.html")
 
 
@@ -157,11 +161,30 @@ def _measuring_parts(lineage: Lineage, plan: Plan, folder: RunFolder, config: Ru
     new = lineage.absolute(pd.read_parquet(folder.path / "faces.parquet"))
     new = new[new["stream"].isin(("valid", "test"))]
     rows = capped(pd.concat([rows, new, kept], ignore_index=True), plan.rules.measure_faces)
-    if config.train.kept_views > 1:  # views are for training
-        config = replace(config, train=replace(config.train, kept_views=1))
+    keeps = config.train.kept_views > 0
+    config = replace(config, train=replace(config.train, kept_views=0))  # views are for training
     parts = _parts(lineage, plan, rows.reset_index(drop=True), config)
+    parts = replace(parts, sources=replace(parts.sources, table=shared(parts.sources.table)))
+    if keeps:
+        parts = _with_features(parts, config, lineage.path / ".cache")
     clock.measure += time.monotonic() - began
     return parts
+
+
+def _with_features(parts: Parts, config: RunConfig, cache: Path) -> Parts:
+    """Frozen features in place of pictures, where the learner has any."""
+    learner = parts.learner
+
+    @torch.no_grad()
+    def frozen(images: torch.Tensor) -> torch.Tensor:
+        made = learner.frozen(images.to(parts.device))
+        assert made is not None
+        return made
+
+    learner.eval()
+    kept = judged_features(parts.sources.table, frozen, f"{learner.frozen_key()}|{config.train.threads}", cache)
+    learner.train()
+    return replace(parts, sources=replace(parts.sources, kept=kept))
 
 
 def _measure(plan: Plan, folder: RunFolder, config: RunConfig, parts: Parts, clock: Clock) -> None:

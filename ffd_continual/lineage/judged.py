@@ -1,0 +1,107 @@
+"""Frozen features of the faces that every version is measured on, computed once for all additions.
+
+Where a learner's first layers never change, what they say of a test face never changes either; an addition then
+computes it for its own new faces only, and reads the rest. A feature is a pure function of the prepared picture: it is
+computed in batches of one fixed size, filled up with black ones, so that the faces that happen to stand beside a face
+do not move its last bits, and a store that was deleted (`ffd forget` does) is made again as it was. Entries are named
+by the pictures' bytes, folders by the frozen layers, so nothing stale can be read. Axes: U faces, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from ffd_continual.scenarios.kept import Kept
+from ffd_continual.scenarios.table import FaceTable
+from ffd_continual.scenarios.views import to_planes
+
+BATCH = 64
+KEY = 16  # bytes
+FOLDER = "judged"
+Features = npt.NDArray[np.float16]
+Frozen = Callable[[torch.Tensor], torch.Tensor]
+
+
+def shared(table: FaceTable) -> FaceTable:
+    """The table in which rows whose prepared pictures and masks are the same share one: real faces that came with
+    several forgeries are then judged once."""
+    found: dict[bytes, int] = {}
+    lead = np.arange(len(table.pictures))
+    for slot, one in enumerate(keys_of(table)):
+        mask = np.ascontiguousarray(table.masks[slot]).tobytes() if len(table.masks) else b""
+        lead[slot] = found.setdefault(one + hashlib.sha256(mask).digest() + bytes([bool(table.mask_known[slot])]), slot)
+    return replace(table, slot=lead[table.slot])
+
+
+def keys_of(table: FaceTable) -> list[bytes]:
+    """A digest of each prepared picture."""
+    return [hashlib.sha256(np.ascontiguousarray(picture).tobytes()).digest()[:KEY] for picture in table.pictures]
+
+
+def _stored(folder: Path) -> dict[bytes, tuple[Features, int]]:
+    """key -> (array of a part, its row); parts are only ever added, each whole."""
+    found: dict[bytes, tuple[Features, int]] = {}
+    for part in sorted(folder.glob("part-*")):
+        keys, features = np.load(part / "keys.npy"), np.load(part / "features.npy", mmap_mode="r")
+        found |= {key.tobytes(): (features, row) for row, key in enumerate(keys)}
+    return found
+
+
+def compute(table: FaceTable, slots: npt.NDArray[np.int64], frozen: Frozen) -> Features:
+    """(n, F) of the pictures at these slots, in batches of exactly BATCH."""
+    size, parts = table.size, []
+    black = np.zeros((size, size, 3), np.uint8)
+    for start in tqdm(range(0, len(slots), BATCH), desc="features of new test faces", unit=f"x{BATCH}", leave=False):
+        chunk = [np.asarray(table.pictures[slot]) for slot in slots[start : start + BATCH]]
+        planes = to_planes(chunk + [black] * (BATCH - len(chunk)))
+        parts.append(frozen(torch.from_numpy(planes)).half().cpu().numpy()[: len(chunk)])
+    return np.concatenate(parts)
+
+
+def judged_features(table: FaceTable, frozen: Frozen, key: str, cache: Path) -> Kept:
+    """The table's faces as kept features without views, from the store in `cache` where they are known, else computed
+    and added to it. `key` names the frozen layers and how they are run."""
+    folder = cache / FOLDER / hashlib.sha256(f"{key}|{table.size}|{BATCH}".encode()).hexdigest()[:16]
+    keys, known = keys_of(table), _stored(folder)
+    first = {one: slot for slot, one in reversed(list(enumerate(keys)))}
+    new = np.array(sorted(slot for one, slot in first.items() if one not in known), np.int64)
+    if len(new):
+        made = compute(table, new, frozen)
+        part = folder / f"{uuid4().hex[:12]}.part"
+        part.mkdir(parents=True, exist_ok=True)
+        try:
+            np.save(part / "keys.npy", np.stack([np.frombuffer(keys[slot], np.uint8) for slot in new]))
+            np.save(part / "features.npy", made)
+            part.rename(folder / f"part-{len(known):09d}-{part.stem}")
+        except OSError:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+        known |= {keys[slot]: (made, row) for row, slot in enumerate(new)}
+    width = next(iter(known.values()))[0].shape[1]
+    plain = np.lib.format.open_memmap(
+        cache / f"now-{uuid4().hex[:12]}.npy", mode="w+", dtype=np.float16, shape=(len(keys), width)
+    )
+    for slot, one in enumerate(keys):
+        features, row = known[one]
+        plain[slot] = features[row]
+    none = np.zeros(0, np.float16)
+    nowhere = np.full(len(keys), -1, np.int64)
+    return Kept(1, nowhere, nowhere, plain, none, np.zeros(0, np.uint8), none, np.zeros(0, np.uint8))
+
+
+def clear(cache: Path) -> None:
+    """Remove what a lineage's cache holds besides the store."""
+    for entry in cache.iterdir() if cache.is_dir() else ():
+        if entry.name == FOLDER:
+            continue
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
