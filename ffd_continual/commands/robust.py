@@ -14,7 +14,7 @@ import pandas as pd
 from ffd_continual.comparing.finished import FinishedRun, read_runs
 from ffd_continual.comparing.paired import check_same_faces
 from ffd_continual.retesting.reopen import reopen
-from ffd_continual.retesting.robustness import FOLDER, measure_robustness, terminal
+from ffd_continual.retesting.robustness import FOLDER, levels_in, measure_robustness, terminal
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import PERTURBATIONS, RobustnessConfig, chosen
 
@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
     print(terminal(tables))
     first = next(iter(tables.values())).iloc[0]
     drawn = f"95 % interval, {args.samples} resamples of {first['groups']} {first['unit']}; " if args.samples else ""
-    print(textwrap.fill(f"[ ] {drawn}{first['faces']} faces, threshold and faces of the run", 80))
+    faces = f"{first['faces']} faces" + (f" in {first['videos']} videos" if "videos" in first else "")
+    print(textwrap.fill(f"[ ] {drawn}{faces}, threshold and faces of the run", 80))
+    if len(levels_in(tables)) > 1:
+        print(textwrap.fill(f"score of a video: {first['rule']}", 80))
     if single and out == runs[0].path / FOLDER:
         print(f"`ffd report {runs[0].path}` shows it, too")
     print(f"\npage: {where}")

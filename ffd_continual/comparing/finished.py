@@ -246,7 +246,7 @@ def _videos(run: FinishedRun, self_made: Sequence[str]) -> dict[str, Any]:
     if not stored or sorted(stored.get("self_made", [])) == sorted(self_made):
         return stored
     predictions = pd.read_parquet(run.path / "predictions.parquet")
-    rule = VideoRule(stored["rule"]["video"], stored["rule"]["video_share"])
+    rule = VideoRule.told_by(stored)
     return summarise_with_ci(predictions, run.order, self_made, "video", samples=RESAMPLES, seed=run.seed, rule=rule)
 
 

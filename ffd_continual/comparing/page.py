@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ffd_continual.comparing.finished import Estimate, Method
-from ffd_continual.comparing.paired import FIGURES, Compared, Difference
+from ffd_continual.comparing.paired import FIGURES, Compared, Difference, Differences
 from ffd_continual.comparing.published import Beside, published_cells, published_note
 from ffd_continual.comparing.tables import (
     COST_HEADS,
@@ -69,20 +69,29 @@ def _difference(gap: Difference | None) -> list[str]:
 
 
 def _differences(methods: Sequence[Method], compared: Compared) -> str:
-    heads = ["Method", "Seeds"]
-    for figure in FIGURES:
-        heads += [PAIRED_HEADS[figure], "95 % interval", ""]
-    rows = []
-    for m in methods:
-        gaps = [compared.differences.get((m.name, figure)) for figure in FIGURES]
-        if gaps[0] is not None:
-            rows.append([escape(m.name), str(gaps[0].seeds), *(c for gap in gaps for c in _difference(gap))])
+    def gaps_of(differences: Differences) -> str:
+        heads = ["Method", "Seeds"]
+        for figure in FIGURES:
+            heads += [PAIRED_HEADS[figure], "95 % interval", ""]
+        rows = []
+        for m in methods:
+            gaps = [differences.get((m.name, figure)) for figure in FIGURES]
+            if gaps[0] is not None:
+                rows.append([escape(m.name), str(gaps[0].seeds), *(c for gap in gaps for c in _difference(gap))])
+        return table(heads, rows, {1, 2, 3, 5, 6})
+
     words = (
         f"<p>AUC of each method minus that of <b>{escape(compared.baseline)}</b>, on the same faces: every resample"
         f" draws {compared.groups} {escape(compared.unit)} once for all runs, and seeds are averaged. The interval"
         " holds the luck of the test faces; the luck of training is in the interval over seeds above.</p>"
     )
-    return words + table(heads, rows, {1, 2, 3, 5, 6})
+    html = words + gaps_of(compared.differences)
+    if compared.videos:
+        html += (
+            f"<h3>Video by video</h3><p>The same draws, one score a video: the {escape(methods[0].video_words)}.</p>"
+        )
+        html += gaps_of(compared.videos)
+    return html
 
 
 def _y_range(curves: Sequence[dict[int, float]]) -> tuple[float, float]:

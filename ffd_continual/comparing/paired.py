@@ -17,6 +17,7 @@ import pandas as pd
 from ffd_continual.comparing.finished import RESAMPLES, FinishedRun, Method, self_made_by_any
 from ffd_continual.measuring.matrix import cells_of, figures, resampling_groups
 from ffd_continual.measuring.metrics import Floats, batched_auc, draw_counts, percentile_interval, resample
+from ffd_continual.measuring.video_level import LEVELS, VideoRule
 from ffd_continual.scenarios.errors import FFDError
 
 FIGURES = ("aa", "unseen")
@@ -37,13 +38,17 @@ class Difference(NamedTuple):
         return self.low > 0.0 or self.high < 0.0
 
 
+Differences = dict[tuple[str, str], Difference]  # (method, figure) -> of its AUC from the baseline's
+
+
 class Compared(NamedTuple):
-    """(method, figure) -> difference from `baseline`; drawn: `groups` persons, videos or faces, `unit` says which."""
+    """Differences from `baseline`; drawn: `groups` persons, videos or faces, `unit` says which."""
 
     baseline: str
-    differences: dict[tuple[str, str], Difference]
+    differences: Differences
     unit: str
     groups: int
+    videos: Differences  # at video level; empty where the methods have no figures there
 
 
 def last_predictions(run: FinishedRun) -> pd.DataFrame:
@@ -87,20 +92,28 @@ def check_same_faces(runs: Sequence[FinishedRun]) -> None:
         )
 
 
-def _drawn(table: pd.DataFrame, run: FinishedRun, self_made: Sequence[str], counts: Floats) -> dict[str, Floats]:
-    """Each figure in the sample itself (first) and in every resample, (1 + b,)."""
+def _drawn(
+    run: FinishedRun, self_made: Sequence[str], counts: Floats, levels: Sequence[str]
+) -> dict[tuple[str, str], Floats]:
+    """(level, figure) -> in the sample itself (first) and in every resample, (1 + b,)."""
+    table = last_predictions(run)
     _, groups, _ = resampling_groups(table)
     every = np.vstack([np.ones((1, counts.shape[1])), counts])
-    cells: dict[str, dict[tuple[int, str], Floats]] = {"test": {}, "unseen": {}}
-    for cell in cells_of(table, "frame"):
-        draws = resample(batched_auc, cell.labels, cell.columns["z"], groups[cell.rows], every)
-        cells[cell.stream][(cell.after, cell.on)] = draws
-    found = figures(cells["test"], cells["unseen"], run.order, run.last, self_made)
-    return {name: found[name] for name in FIGURES}
+    drawn: dict[tuple[str, str], Floats] = {}
+    for level in levels:
+        rule = VideoRule.told_by(run.summary["videos"]) if level == "video" else VideoRule()
+        cells: dict[str, dict[tuple[int, str], Floats]] = {"test": {}, "unseen": {}}
+        for cell in cells_of(table, level, rule=rule):
+            draws = resample(batched_auc, cell.labels, cell.columns["z"], groups[cell.rows], every)
+            cells[cell.stream][(cell.after, cell.on)] = draws
+        found = figures(cells["test"], cells["unseen"], run.order, run.last, self_made)
+        drawn |= {(level, name): found[name] for name in FIGURES}
+    return drawn
 
 
 def compare(methods: Sequence[Method], baseline: str = "", samples: int = RESAMPLES, seed: int = 0) -> Compared:
-    """Every other method against `baseline` (default: the first), AUC at frame level, AA and unseen.
+    """Every other method against `baseline` (default: the first), AUC, AA and unseen; at video level, too, where all
+    methods have figures of videos. One draw serves both levels.
 
     Averaged are the seeds that both have; where they share none, all seeds of each. Raises FFDError on an unknown
     baseline; `check_same_faces` must have passed.
@@ -113,17 +126,18 @@ def compare(methods: Sequence[Method], baseline: str = "", samples: int = RESAMP
     unit, _, count = resampling_groups(last_predictions(runs[0]))
     counts = draw_counts(count, samples, np.random.default_rng(seed)) if count > 1 else np.zeros((0, count))
     self_made = self_made_by_any(runs)
-    drawn = {run.path: _drawn(last_predictions(run), run, self_made, counts) for run in runs}
+    levels = LEVELS if all(method.videos for method in methods) else LEVELS[:1]
+    drawn = {run.path: _drawn(run, self_made, counts, levels) for run in runs}
     one = next(method for method in methods if method.name == base)
-    differences = {}
+    differences: dict[str, Differences] = {level: {} for level in LEVELS}
     for method in methods:
         if method is one:
             continue
         common = set(method.seeds) & set(one.seeds)
         mine, theirs = ([r for r in m.runs if not common or r.seed in common] for m in (method, one))
-        for figure in FIGURES:
-            both = [np.mean([drawn[run.path][figure] for run in part], axis=0) for part in (mine, theirs)]
+        for level, figure in ((level, figure) for level in levels for figure in FIGURES):
+            both = [np.mean([drawn[run.path][level, figure] for run in part], axis=0) for part in (mine, theirs)]
             gap = both[0] - both[1]
             value, low, high, _ = percentile_interval(float(gap[0]), gap[1:])
-            differences[(method.name, figure)] = Difference(value, low, high, min(len(mine), len(theirs)))
-    return Compared(base, differences, unit, count)
+            differences[level][method.name, figure] = Difference(value, low, high, min(len(mine), len(theirs)))
+    return Compared(base, differences["frame"], unit, count, differences["video"])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from ffd_continual.comparing.finished import COSTS, METRICS, SHOWN, Estimate, Method
-from ffd_continual.comparing.paired import FIGURES, Compared, Difference
+from ffd_continual.comparing.paired import FIGURES, Compared, Difference, Differences
 from ffd_continual.measuring.matrix import TRACES
 
 HEADS = {
@@ -90,12 +90,17 @@ def csv_table(methods: Sequence[Method], compared: Compared) -> pd.DataFrame:
         row |= {key: method.costs[key] for key in COSTS}
         row["baseline"] = compared.baseline
         for figure in FIGURES:
-            gap = compared.differences.get((method.name, figure))
-            values = (gap.value, gap.low, gap.high) if gap else (math.nan,) * 3
-            row |= {f"difference_{figure}{end}": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
-            row[f"difference_{figure}_excludes_0"] = gap.apart if gap else None
+            row |= _gap_cells(f"difference_{figure}", compared.differences.get((method.name, figure)))
+        for figure in FIGURES if compared.videos else ():
+            row |= _gap_cells(f"video_difference_{figure}", compared.videos.get((method.name, figure)))
         rows.append(row)
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def _gap_cells(name: str, gap: Difference | None) -> dict[str, object]:
+    values = (gap.value, gap.low, gap.high) if gap else (math.nan,) * 3
+    cells: dict[str, object] = {f"{name}{end}": v for end, v in zip(("", "_low", "_high"), values, strict=True)}
+    return {**cells, f"{name}_excludes_0": gap.apart if gap else None}
 
 
 def _number(value: float) -> str:
@@ -110,10 +115,10 @@ def _spread(one: Estimate) -> str:
     return f"[{one.low:.3f}, {one.high:.3f}]" if math.isfinite(one.low) else ""
 
 
-def _gap(gap: Difference | None, between: str = " ") -> str:
+def _gap(gap: Difference | None) -> str:
     if gap is None or not math.isfinite(gap.value):
         return DASH
-    return f"{_signed(gap.value)}{between}[{gap.low:+.3f}, {gap.high:+.3f}]" + ("*" if gap.apart else "")
+    return f"{_signed(gap.value)} [{gap.low:+.3f}, {gap.high:+.3f}]" + ("*" if gap.apart else "")
 
 
 def _rows(methods: Sequence[Method], show: Show) -> tuple[list[str], list[list[str]]]:
@@ -136,10 +141,19 @@ def video_rows(methods: Sequence[Method], show: Show) -> tuple[list[str], list[l
     return heads, [[m.name, *(show(m.videos[key]) for key in columns)] for m in methods if m.videos]
 
 
-def _paired_rows(methods: Sequence[Method], compared: Compared, between: str) -> tuple[list[str], list[list[str]]]:
-    heads = ["Method", *(f"{PAIRED_HEADS[figure]} minus {compared.baseline}" for figure in FIGURES)]
+def paired_levels(compared: Compared) -> list[tuple[str, Differences]]:
+    """(heading of the first column, differences) of each level that has some."""
+    return [one for one in (("Method", compared.differences), ("Video level", compared.videos)) if one[1]]
+
+
+def _paired_tables(methods: Sequence[Method], compared: Compared) -> list[tuple[list[str], list[list[str]]]]:
+    """Heads and cells, a table a level."""
+    heads = [f"{PAIRED_HEADS[figure]} minus {compared.baseline}" for figure in FIGURES]
     others = [method.name for method in methods if method.name != compared.baseline]
-    return heads, [[n, *(_gap(compared.differences.get((n, f)), between) for f in FIGURES)] for n in others]
+    return [
+        ([head, *heads], [[n, *(_gap(gaps.get((n, f))) for f in FIGURES)] for n in others])
+        for head, gaps in paired_levels(compared)
+    ]
 
 
 def notes(methods: Sequence[Method], compared: Compared) -> list[str]:
@@ -166,8 +180,7 @@ def markdown(methods: Sequence[Method], compared: Compared) -> str:
     parts = [grid(*_rows(methods, shown))]
     if methods[0].videos:
         parts.append(grid(*video_rows(methods, shown)))
-    if compared.differences:
-        heads, rows = _paired_rows(methods, compared, " ")
+    for heads, rows in _paired_tables(methods, compared):
         parts.append(grid(heads, [[cell.replace("*", r"\*") for cell in row] for row in rows]))
     said = " ".join(notes(methods, compared)).replace("*", r"\*")
     return "\n\n".join([*parts, said]) + "\n"
@@ -196,8 +209,7 @@ def latex(methods: Sequence[Method], compared: Compared) -> str:
     parts = [grid(*_rows(methods, number)).replace(DASH, "--")]
     if methods[0].videos:
         parts.append(grid(*video_rows(methods, number)).replace(DASH, "--"))
-    if compared.differences:
-        heads, rows = _paired_rows(methods, compared, " ")
+    for heads, rows in _paired_tables(methods, compared):
         parts.append(grid(heads, [[row[0], *(f"${c}$" if c != DASH else "--" for c in row[1:])] for row in rows]))
     said = "\n".join(f"% {line}" for line in ["needs booktabs", *notes(methods, compared)])
     return said + "\n" + "\n\n".join(parts) + "\n"
@@ -231,17 +243,18 @@ def terminal(methods: Sequence[Method], compared: Compared) -> str:
     lines = figures("method", lambda m: m.figures)
     if methods[0].videos:
         lines += ["", *figures("video level", lambda m: m.videos)]
-    if compared.differences:
-        lines += ["", f"{'minus ' + short[compared.baseline]:26s}{'AA':27s}unseen"]
+    for _, gaps in paired_levels(compared):
+        minus = f"minus {short[compared.baseline]}" if gaps is compared.differences else "videos, minus the same"
+        lines += ["", f"{minus:26s}{'AA':27s}unseen"]
         for method in methods:
-            gaps = [compared.differences.get((method.name, figure)) for figure in FIGURES]
-            if gaps[0] is None:
+            both = [gaps.get((method.name, figure)) for figure in FIGURES]
+            if both[0] is None:
                 continue
             cells = [
                 f"{_signed(g.value):>6s}{interval(g.low, g.high, '+')}{'*' if g.apart else ''}"
                 if g and math.isfinite(g.value)
                 else DASH
-                for g in gaps
+                for g in both
             ]
             lines.append(f"{short[method.name]:26s}{cells[0]:27s}{cells[1]}".rstrip())
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from ffd_continual.measuring.metrics import Floats, threshold_for_accuracy
 from ffd_continual.scenarios.errors import FFDError
 
 WAYS = ("mean", "top", "vote")
+LEVELS = ("frame", "video")
 MAJORITY = 0.5
 
 
@@ -37,6 +38,11 @@ class VideoRule:
             raise FFDError(f"evaluation.video must be one of {', '.join(WAYS)}, not {self.way!r}.")
         if not (math.isfinite(self.share) and 0 < self.share <= 1):
             raise FFDError(f"evaluation.video_share is a share of a video's frames, above 0 and up to 1: {self.share}.")
+
+    @classmethod
+    def told_by(cls, summary: Mapping[str, Any]) -> VideoRule:
+        """The rule that a summary at video level was made by."""
+        return cls(summary["rule"]["video"], summary["rule"]["video_share"])
 
     @property
     def words(self) -> str:

@@ -1,4 +1,7 @@
-"""False alarms on harmless edits as a table on the terminal, a page, and a section of a run's report."""
+"""False alarms on harmless edits as a table on the terminal, a page, and a section of a run's report.
+
+Where faces are frames of videos each table is followed by that of the videos.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,14 @@ def _percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}" if math.isfinite(value) else "-"
 
 
+def _levels(alarms: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(what is counted, its rows): faces, then videos where the set has some."""
+    if "level" not in alarms.columns:
+        return [("faces", alarms)]
+    known = (("faces", "frame"), ("videos", "video"))
+    return [(word, alarms[alarms["level"] == level]) for word, level in known if (alarms["level"] == level).any()]
+
+
 def _ats(alarms: pd.DataFrame) -> list[str]:
     return [str(at) for at in dict.fromkeys(alarms["at"])]
 
@@ -41,27 +52,39 @@ def _cell(row: pd.Series) -> str:
 
 def terminal(alarms: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """Everybody by edit and threshold, then each group, in at most 80 columns; in percent."""
-    ats = _ats(alarms)
-    lines = ["real faces called forged, %", f"{'':18s}" + "".join(f"{_title(at):>20s}" for at in ats)]
-    everybody = alarms[alarms["by"] == ""]
-    for name in dict.fromkeys(everybody["edit"]):
-        part = everybody[everybody["edit"] == name].set_index("at")
-        lines.append(f"{name:18s}" + "".join(f"{_cell(part.loc[at]):>20s}" for at in ats))
-    grouped = alarms[(alarms["by"] != "") & (alarms["at"] == OWN) & alarms["edit"].isin((UNTOUCHED, ALL))]
-    if len(grouped):
-        lines += ["", f"{'by group, own threshold':32s}{'persons':>8s}{'untouched':>20s}{'all edits':>20s}"]
-        for (column, group), part in grouped.groupby(["by", "group"], sort=False):
-            cells = part.set_index("edit")
-            first = cells.iloc[0]
-            name = f"{column}: {group}"
-            name = (name if len(name) <= 30 else name[:29] + "~") + ("*" if first["small"] else "")
-            texts = "".join(f"{_cell(cells.loc[e]) if e in cells.index else '-':>20s}" for e in (UNTOUCHED, ALL))
-            lines.append(f"{name:32s}{first['persons']:>8d}{texts}")
-    first = everybody.iloc[0]
-    said = [f"[ ] 95 % interval over persons; {first['faces']} real test faces of {first['persons']} persons"]
-    if grouped["small"].any():
+    lines = []
+    for word, counted in _levels(alarms):
+        ats, everybody = _ats(counted), counted[counted["by"] == ""]
+        lines += [f"real {word} called forged, %", f"{'':18s}" + "".join(f"{_title(at):>20s}" for at in ats)]
+        for name in dict.fromkeys(everybody["edit"]):
+            part = everybody[everybody["edit"] == name].set_index("at")
+            lines.append(f"{name:18s}" + "".join(f"{_cell(part.loc[at]):>20s}" for at in ats))
+        lines.append("")
+    for word, counted in _levels(alarms):
+        lines += _group_lines(counted, "" if word == "faces" else "videos ")
+    first = alarms[alarms["by"] == ""].iloc[-1]
+    videos = f" in {first['videos']} videos" if "videos" in first else ""
+    said = [f"[ ] 95 % interval over persons; {first['faces']} real test faces{videos} of {first['persons']} persons"]
+    if "rule" in first:
+        said.append(f"score of a video: {first['rule']}")
+    if alarms[alarms["by"] != ""]["small"].any():
         said.append(f"* fewer than {SMALL} persons: too few to conclude anything")
-    return "\n".join([*lines, *(wrapped(note) for note in [*said, *notes])])
+    return "\n".join([*lines[:-1], *(wrapped(note) for note in [*said, *notes])])
+
+
+def _group_lines(counted: pd.DataFrame, word: str) -> list[str]:
+    grouped = counted[(counted["by"] != "") & (counted["at"] == OWN) & counted["edit"].isin((UNTOUCHED, ALL))]
+    if not len(grouped):
+        return []
+    lines = [f"{word + 'by group, own threshold':32s}{'persons':>8s}{'untouched':>20s}{'all edits':>20s}"]
+    for (column, group), part in grouped.groupby(["by", "group"], sort=False):
+        cells = part.set_index("edit")
+        first = cells.iloc[0]
+        name = f"{column}: {group}"
+        name = (name if len(name) <= 30 else name[:29] + "~") + ("*" if first["small"] else "")
+        texts = "".join(f"{_cell(cells.loc[e]) if e in cells.index else '-':>20s}" for e in (UNTOUCHED, ALL))
+        lines.append(f"{name:32s}{first['persons']:>8d}{texts}")
+    return [*lines, ""]
 
 
 def _html_cell(row: pd.Series, against: bool) -> str:
@@ -76,22 +99,21 @@ def _html_cell(row: pd.Series, against: bool) -> str:
 
 def alarm_section(alarms: pd.DataFrame, strip: Sequence[tuple[str, Picture]] = (), notes: Sequence[str] = ()) -> str:
     """HTML: the table of edits, that of groups, and one face under every edit (`strip`)."""
-    ats = _ats(alarms)
-    everybody = alarms[alarms["by"] == ""]
-    first = everybody.iloc[0]
+    levels = _levels(alarms)
+    first = alarms[alarms["by"] == ""].iloc[-1]
     html = (
         "<p>Share of real test faces that the final detector calls forged, in percent, after edits that forge nothing: "
         f"{first['faces']} faces of {first['persons']} persons. In brackets: 95 % intervals over persons. Coloured: "
         "the change against the untouched faces, where its own (paired) interval excludes 0. Thresholds were chosen on "
         "untouched validation faces: the run's own, and those that 1 % and 10 % of their real faces reach at most.</p>"
     )
-    rows = []
-    for name in dict.fromkeys(everybody["edit"]):
-        part = everybody[everybody["edit"] == name].set_index("at")
-        words = f" <small>{escape(EDITS[name].title)}</small>" if name in EDITS else ""
-        kind = escape(part.iloc[0]["kind"])
-        rows.append([escape(name) + words, kind, *(_html_cell(part.loc[at], name != UNTOUCHED) for at in ats)])
-    html += table(["Edit", "Kind", *(escape(_title(at)) for at in ats)], rows, set(range(2, 2 + len(ats))), stack=True)
+    html += _edits(levels[0][1])
+    for _, videos in levels[1:]:
+        html += (
+            f"<h3>Video by video</h3><p>The same of the {first['videos']} real test videos, one score each: the "
+            f"{escape(first['rule'])}. Their thresholds were chosen on validation videos in the same way.</p>"
+            + _edits(videos)
+        )
     if strip:
         figures = "".join(
             f'<figure><img src="{data_uri(face)}" alt="real face, {escape(name)}">'
@@ -101,8 +123,21 @@ def alarm_section(alarms: pd.DataFrame, strip: Sequence[tuple[str, Picture]] = (
         style = "grid-template-columns:repeat(auto-fill,minmax(104px,1fr));gap:10px"
         html += f'<div class="faces" style="{style}">{figures}</div>'
     for column, part in alarms[alarms["by"] != ""].groupby("by", sort=False):
-        html += f"<h3>By {escape(column)}, own threshold</h3>{_groups(part)}"
+        html += f"<h3>By {escape(column)}, own threshold</h3>"
+        for word, counted in _levels(part):
+            html += ("" if word == "faces" else "<p>Video by video:</p>") + _groups(counted)
     return html + "".join(f'<p class="soft">{escape(note)}.</p>' for note in notes)
+
+
+def _edits(counted: pd.DataFrame) -> str:
+    """Edits down, thresholds across, everybody together."""
+    ats, everybody, rows = _ats(counted), counted[counted["by"] == ""], []
+    for name in dict.fromkeys(everybody["edit"]):
+        part = everybody[everybody["edit"] == name].set_index("at")
+        words = f" <small>{escape(EDITS[name].title)}</small>" if name in EDITS else ""
+        kind = escape(part.iloc[0]["kind"])
+        rows.append([escape(name) + words, kind, *(_html_cell(part.loc[at], name != UNTOUCHED) for at in ats)])
+    return table(["Edit", "Kind", *(escape(_title(at)) for at in ats)], rows, set(range(2, 2 + len(ats))), stack=True)
 
 
 def _groups(part: pd.DataFrame) -> str:

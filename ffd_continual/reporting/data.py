@@ -21,7 +21,7 @@ from ffd_continual.measuring.matrix import (
     summarise,
     summarised,
 )
-from ffd_continual.measuring.video_level import VideoRule, has_videos
+from ffd_continual.measuring.video_level import LEVELS, VideoRule, has_videos
 from ffd_continual.scenarios.errors import FFDError
 
 T = TypeVar("T")
@@ -79,6 +79,16 @@ class RunData:
     def step_names(self) -> list[tuple[int, str]]:
         """(after, name) of every model that was measured."""
         return [(i, "untrained" if i < 0 else self.order[i]) for i in sorted({int(a) for a in self.matrix["after"]})]
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels that a chart is drawn at: "video" only where videos have several frames."""
+        return LEVELS if self.videos else LEVELS[:1]
+
+    def means(self, metric: str, level: str = "frame") -> dict[str, Any]:
+        """The summary of a metric: its figures, and their curves over the run."""
+        found: dict[str, Any] = (self.summary if level == "frame" else self.videos)[metric]
+        return found
 
     @property
     def numbered(self) -> bool:
@@ -202,7 +212,7 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
     if predictions is not None:
         check_columns(predictions, (*KEYS, "label", "z"), "the table of predictions")
         rule = _video_rule(folder, settings)
-        levels = ("frame", "video") if has_videos(predictions) else ("frame",)
+        levels = LEVELS if has_videos(predictions) else LEVELS[:1]
         matrix = matrix_from_predictions(predictions, samples, seed, levels=levels, rule=rule)
         order = _order(folder, stored, settings, list(dict.fromkeys(matrix.query("stream == 'test'")["on"])))
         summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=seed)

@@ -18,26 +18,28 @@ def _xy(points: Sequence[Point]) -> list[tuple[float, float]]:
     return [(p.after, p.value) for p in points]
 
 
-def _band(points: Sequence[Point]) -> list[tuple[float, float, float]]:
-    return [(p.after, p.low, p.high) for p in points]
+def _band(run: RunData, points: Sequence[Point]) -> list[tuple[float, float, float]]:
+    # The few videos of a small set have intervals wider than the axis.
+    floor = auc_range(run)[0] if run.videos else 0.0
+    return [(p.after, max(p.low, floor), max(p.high, floor)) for p in points]
 
 
 def auc_range(run: RunData) -> tuple[float, float]:
     """One axis for all AUC panels, so that they can be compared: from below chance, or lower, to 1."""
     m = run.matrix
-    values = m[(m["metric"] == "auc") & (m["level"] == "frame") & (m["stream"] != "valid")]["value"].dropna()
+    values = m[(m["metric"] == "auc") & m["level"].isin(run.levels) & (m["stream"] != "valid")]["value"].dropna()
     return min(0.45, math.floor(float(values.min()) * 20 - 1) / 20 if len(values) else 0.45), 1.0
 
 
-def forgetting_panels(run: RunData) -> list[Panel]:
+def forgetting_panels(run: RunData, level: str = "frame") -> list[Panel]:
     """A panel a forgery of the order: its AUC after each experience, the other forgeries' in grey behind."""
     ticks = run.ticks()
-    curves = {name: run.curve("test", name) for name in run.order}
+    curves = {name: run.curve("test", name, level=level) for name in run.order}
     panels = []
     for j, name in enumerate(run.order):
         points = curves[name]
         others = [Line(_xy(c), GREY, 1.0, n, dots=False, end_value=False) for n, c in curves.items() if n != name]
-        own = Line(_xy(points), BLUE, 2.4, name, _band(points), solid_from=float(j))
+        own = Line(_xy(points), BLUE, 2.4, name, _band(run, points), solid_from=float(j))
         value = {p.after: p.value for p in points}
         note = "not learnt yet"
         if j == run.last and j in value:
@@ -54,12 +56,12 @@ def forgetting_panels(run: RunData) -> list[Panel]:
     return panels
 
 
-def unseen_panels(run: RunData) -> list[Panel]:
+def unseen_panels(run: RunData, level: str = "frame") -> list[Panel]:
     """Seen so far against never seen, then each unseen forgery."""
     ticks = run.ticks()
     both = []
     for key, colour, label in (("aa_curve", BLUE, "seen so far"), ("unseen_curve", ORANGE, "never seen")):
-        curve = run.summary["auc"][key]
+        curve = run.means("auc", level)[key]
         means = [(float(i), math.nan if v is None else v) for i, v in zip(curve["after"], curve["value"], strict=True)]
         if any(math.isfinite(y) for _, y in means):
             both.append(Line(means, colour, 2.4, label))
@@ -74,8 +76,8 @@ def unseen_panels(run: RunData) -> list[Panel]:
         )
     ]
     for name in run.unseen:
-        points = run.curve("unseen", name)
-        line = Line(_xy(points), ORANGE, 2.4, name, _band(points))
+        points = run.curve("unseen", name, level=level)
+        line = Line(_xy(points), ORANGE, 2.4, name, _band(run, points))
         now = f"now {points[-1].value:.2f}" if points else ""
         panels.append(Panel(name, [line], ticks, auc_range(run), now, (0.5, "chance")))
     return panels if run.unseen else panels[:1]

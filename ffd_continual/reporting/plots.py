@@ -81,11 +81,11 @@ def write_panels(
     figure.savefig(path, dpi=DPI)
 
 
-def write_matrix(path: Path, run: RunData) -> None:
+def write_matrix(path: Path, run: RunData, level: str = "frame") -> None:
     """The AUC matrix as a picture with its numbers; cells in parentheses were not learnt yet."""
     names = [("test", n) for n in run.order] + [("unseen", n) for n in run.unseen]
     steps = run.step_names()
-    value = {(s, n, p.after): p.value for s, n in names for p in run.curve(s, n)}
+    value = {(s, n, p.after): p.value for s, n in names for p in run.curve(s, n, level=level)}
     grid = np.array([[value.get((s, n, i), math.nan) for s, n in names] for i, _ in steps])
     figure = Figure(figsize=(1.6 + 0.75 * len(names), 1.3 + 0.42 * len(steps)), layout="constrained")
     axes = figure.subplots()
@@ -101,7 +101,8 @@ def write_matrix(path: Path, run: RunData) -> None:
     axes.set_xticks(range(len(names)), [n for _, n in names], rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(steps)), [n for _, n in steps])
     axes.set_ylabel("after learning", fontsize=8, color=INK)
-    axes.set_title("AUC on each test stream", fontsize=9, loc="left", color=INK, fontweight="bold")
+    words = ", video by video" if level == "video" else ""
+    axes.set_title(f"AUC on each test stream{words}", fontsize=9, loc="left", color=INK, fontweight="bold")
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=8, length=0)
     figure.savefig(path, dpi=DPI)

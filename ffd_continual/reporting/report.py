@@ -24,6 +24,7 @@ from ffd_continual.retesting.false_alarms import read_alarms
 from ffd_continual.retesting.robustness import read_robustness
 
 SAMPLE_COLUMNS = 6
+SUFFIX = {"frame": "", "video": "_videos"}  # of files at that level
 
 
 def page_sections(run: RunData) -> list[tuple[str, str, str]]:
@@ -74,17 +75,23 @@ def figure_table(run: RunData) -> pd.DataFrame:
 def _write_csv(folder: Path, run: RunData) -> None:
     run.matrix.to_csv(folder / "matrix.csv", index=False)
     figure_table(run).to_csv(folder / "figures.csv", index=False)
-    auc = run.matrix.query("metric == 'auc' and level == 'frame'")
-    auc.pivot_table(index="after", columns=["stream", "on"], values="value", sort=False).to_csv(folder / "auc.csv")
+    for level in run.levels:
+        auc = run.matrix[(run.matrix["metric"] == "auc") & (run.matrix["level"] == level)]
+        wide = auc.pivot_table(index="after", columns=["stream", "on"], values="value", sort=False)
+        wide.to_csv(folder / f"auc{SUFFIX[level]}.csv")
     if run.controls:
         columns = ["forgery", "border_probe", "strongest_feature", "its_auc", "together"]
         pd.DataFrame(extras.control_rows(run.controls), columns=columns).to_csv(folder / "controls.csv", index=False)
 
 
 def _write_png(folder: Path, run: RunData) -> None:
-    write_panels(folder / "forgetting.png", forgetting_panels(run), "AUC of each forgery over the run")
-    write_panels(folder / "unseen.png", unseen_panels(run), "AUC on forgeries that were never learnt")
-    write_matrix(folder / "matrix.png", run)
+    for level in run.levels:
+        end, words = SUFFIX[level], ", video by video" if level == "video" else ""
+        heading = f"AUC of each forgery over the run{words}"
+        write_panels(folder / f"forgetting{end}.png", forgetting_panels(run, level), heading)
+        heading = f"AUC on forgeries that were never learnt{words}"
+        write_panels(folder / f"unseen{end}.png", unseen_panels(run, level), heading)
+        write_matrix(folder / f"matrix{end}.png", run, level)
     losses = loss_panels(run)
     if losses:
         write_panels(folder / "losses.png", losses, "Training losses")

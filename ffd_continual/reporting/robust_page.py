@@ -1,4 +1,7 @@
-"""Robustness as a page, as pictures and as a section of a run's report: curves of AUC over the severity."""
+"""Robustness as a page, as pictures and as a section of a run's report: curves of AUC over the severity.
+
+Where faces are frames of videos everything stands there twice, face by face and video by video, on the same axes.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,25 @@ import pandas as pd
 from ffd_continual.reporting.charts import BLUE, ORANGE, Line, Panel, colours, escape
 from ffd_continual.reporting.frame import heat_colours, page, panels, show
 from ffd_continual.reporting.plots import write_panels
-from ffd_continual.retesting.robustness import LEARNT, LOST, NEVER, TABLE, curve, kinds, streams_of
+from ffd_continual.retesting.robustness import LEARNT, LOST, NEVER, TABLE, curve, kinds, levels_in, streams_of
 from ffd_continual.runs.folder import write_table, write_text
 from ffd_continual.scenarios.perturb import PERTURBATIONS, SEVERITIES
 
 Tables = Mapping[str, pd.DataFrame]
 WORST = SEVERITIES
 CHANCE = (0.5, "chance")
+BY = {"frame": "face by face", "video": "video by video"}
 
 
 def _range(tables: Tables, ons: Sequence[str], metric: str) -> tuple[float, float]:
     """One axis for all panels, so that they can be compared; bands lie inside."""
-    parts = [t[(t["metric"] == metric) & (t["level"] == "frame") & t["on"].isin(ons)] for t in tables.values()]
+    shown = levels_in(tables)
+    parts = [t[(t["metric"] == metric) & t["level"].isin(shown) & t["on"].isin(ons)] for t in tables.values()]
     lowest = float(pd.concat(parts)[["value", "low"]].min().min()) if parts else math.nan
     return min(0.45, math.floor(lowest * 20) / 20) if math.isfinite(lowest) else 0.45, 1.0
 
 
-def _line(table: pd.DataFrame, name: str, on: str, metric: str, colour: str, label: str, end: bool) -> Line:
-    points = curve(table, name, on, metric)
+def _line(points: pd.DataFrame, colour: str, label: str, end: bool) -> Line:
     across = [float(s) for s in points["severity"]]
     band = list(zip(across, points["low"], points["high"], strict=True))
     values = list(zip(across, points["value"], strict=True))
@@ -40,7 +44,7 @@ def _ticks(table: pd.DataFrame, name: str) -> list[tuple[float, str]]:
     return [(float(r.severity), f"{r.setting:g}" if r.severity else "clean") for r in points.itertuples()]
 
 
-def overview_panels(tables: Tables, metric: str = "auc") -> list[Panel]:
+def overview_panels(tables: Tables, metric: str = "auc", level: str = "frame") -> list[Panel]:
     """A panel a perturbation. Of one run it has the mean over learnt forgeries, blue, and over those never learnt,
     orange; of several runs, in their colours, the first panels have the one mean, the others the other."""
     first = next(iter(tables.values()))
@@ -52,17 +56,19 @@ def overview_panels(tables: Tables, metric: str = "auc") -> list[Panel]:
 
     if len(tables) == 1:
         hues = {LEARNT: BLUE, NEVER: ORANGE}
-        return [panel(n, [_line(first, n, on, metric, hues[on], on, True) for on in means], "") for n in names]
+        return [
+            panel(n, [_line(curve(first, n, on, metric, level), hues[on], on, True) for on in means], "") for n in names
+        ]
     coloured = list(zip(tables.items(), colours(len(tables)), strict=True))
     few = len(tables) <= 3
     return [
-        panel(n, [_line(table, n, on, metric, hue, label, few) for (label, table), hue in coloured], on)
+        panel(n, [_line(curve(table, n, on, metric, level), hue, label, few) for (label, table), hue in coloured], on)
         for on in means
         for n in names
     ]
 
 
-def forgery_panels(tables: Tables, name: str) -> list[Panel]:
+def forgery_panels(tables: Tables, name: str, level: str = "frame") -> list[Panel]:
     """One perturbation: a panel a forgery, a line a run."""
     first = next(iter(tables.values()))
     both = streams_of(first)
@@ -72,17 +78,17 @@ def forgery_panels(tables: Tables, name: str) -> list[Panel]:
     for stream, on in both:
         hues = [BLUE if stream == "test" else ORANGE] if single else colours(len(tables))
         lines = [
-            _line(table, name, on, "auc", hue, label, len(tables) <= 3)
+            _line(curve(table, name, on, "auc", level), hue, label, len(tables) <= 3)
             for (label, table), hue in zip(tables.items(), hues, strict=True)
         ]
         shown.append(Panel(on, lines, ticks, y_range, "learnt" if stream == "test" else "never learnt", CHANCE))
     return shown
 
 
-def _worst(table: pd.DataFrame) -> str:
+def _worst(table: pd.DataFrame, level: str) -> str:
     """AUC of every forgery: clean, and at the highest severity of each perturbation."""
     names = kinds(table)
-    part = table[(table["metric"] == "auc") & (table["level"] == "frame")]
+    part = table[(table["metric"] == "auc") & (table["level"] == level)]
     value = {(r.perturbation, r.severity, r.on): r.value for r in part.itertuples()}
     heads = "".join(f"<th>{escape(n)}</th>" for n in ("clean", *names))
     rows = []
@@ -100,9 +106,9 @@ def _worst(table: pd.DataFrame) -> str:
     return f'<div class="wide"><table class="heat">{body}</table></div>'
 
 
-def _losses(table: pd.DataFrame) -> str:
+def _losses(table: pd.DataFrame, level: str) -> str:
     """In words, what costs most and what least of the learnt forgeries' AUC."""
-    lost = {name: curve(table, name, LEARNT, LOST).tail(1) for name in kinds(table)}
+    lost = {name: curve(table, name, LEARNT, LOST, level).tail(1) for name in kinds(table)}
     ranked = sorted(((float(p["value"].iloc[0]), n, p.iloc[0]) for n, p in lost.items() if len(p)), key=lambda r: -r[0])
     if not ranked:
         return ""
@@ -120,6 +126,31 @@ STYLE = (
     ".keys i{display:inline-block;width:18px;height:4px;border-radius:2px;margin:0 6px 3px 0}"
     "details{margin:6px 0}summary{cursor:pointer;font-weight:600;font-size:.9375rem}</style>"
 )
+LEVELS_STYLE = (
+    "<style>h3.level{font-size:1.1rem;margin-top:34px;padding-top:10px;border-top:1px solid var(--line)}"
+    "h4{font-size:.9375rem;margin:20px 0 6px}</style>"
+)
+
+
+def _level(tables: Tables, level: str, heading: str) -> str:
+    """All that is shown at one level; heading: the tag of its headings."""
+
+    def headed(text: str) -> str:
+        return f"<{heading}>{text}</{heading}>"
+
+    html = panels(overview_panels(tables, level=level))
+    for label, table in tables.items():
+        html += headed(f"AUC at severity {WORST}" + ("" if len(tables) == 1 else f": {escape(label)}"))
+        html += _losses(table, level) + _worst(table, level)
+    words = (
+        "Where AUC stays and accuracy falls, the scores have moved, and a threshold that fits such pictures would help."
+    )
+    html += headed("Accuracy at the run's own threshold") + (f"<p>{words}</p>" if level == "frame" else "")
+    html += panels(overview_panels(tables, "acc", level)) + headed("AUC of every forgery")
+    for name in kinds(next(iter(tables.values()))):
+        title = escape(PERTURBATIONS[name].title)
+        html += f"<details><summary>{title}</summary>{panels(forgery_panels(tables, name, level))}</details>"
+    return html
 
 
 def robustness_section(tables: Tables) -> str:
@@ -127,7 +158,6 @@ def robustness_section(tables: Tables) -> str:
     single = len(tables) == 1
     row = next(iter(tables.values())).iloc[0]
     told = f"{row['groups']} {row['unit']}" if "groups" in row else "whole persons or videos"
-    names = kinds(next(iter(tables.values())))
     if single:
         key = (
             ' <span style="color:var(--blue)">Blue</span>: mean over what was learnt; '
@@ -142,32 +172,32 @@ def robustness_section(tables: Tables) -> str:
         f"AUC, shaded the 95 % interval over {escape(told)}. The detector was not prepared for it: its threshold stays "
         f"where validation faces put it. The prepared face is perturbed, as the detector would see it.{key}</p>"
     )
-    html += panels(overview_panels(tables))
-    for label, table in tables.items():
-        heading = f"AUC at severity {WORST}" + ("" if single else f": {escape(label)}")
-        html += f"<h3>{heading}</h3>{_losses(table)}{_worst(table)}"
-    html += (
-        "<h3>Accuracy at the run's own threshold</h3><p>Where AUC stays and accuracy falls, the scores have moved, and "
-        "a threshold that fits such pictures would help.</p>" + panels(overview_panels(tables, "acc"))
+    if levels_in(tables) == ("frame",):
+        return html + _level(tables, "frame", "h3")
+    told = f"{row['videos']} videos, one score each: the {escape(row['rule'])}" if "rule" in row else "videos"
+    return (
+        f'{html}{LEVELS_STYLE}<h3 class="level">Face by face</h3>{_level(tables, "frame", "h4")}'
+        f'<h3 class="level">Video by video</h3><p>The same faces as {told}. Accuracy: at the videos\' own threshold. '
+        f"Axes as above.</p>{_level(tables, 'video', 'h4')}"
     )
-    html += "<h3>AUC of every forgery</h3>"
-    for name in names:
-        html += f"<details><summary>{escape(PERTURBATIONS[name].title)}</summary>{panels(forgery_panels(tables, name))}"
-        html += "</details>"
-    return html
 
 
 def write_plots(folder: Path, tables: Tables) -> None:
-    """The overviews robustness.png and robustness_accuracy.png; robustness_<perturbation>.png has a panel a forgery."""
+    """The overviews robustness.png and robustness_accuracy.png; robustness_<perturbation>.png has a panel a forgery.
+    At video level their names begin with robustness_videos."""
     legend = list(zip(tables, colours(len(tables)), strict=True)) if len(tables) > 1 else []
     both = legend if legend else [("mean, learnt", BLUE), ("mean, never learnt", ORANGE)]
-    heading = "AUC under perturbation"
-    write_panels(folder / "robustness.png", overview_panels(tables), heading, 4, both)
-    heading = "Accuracy at the run's own threshold under perturbation"
-    write_panels(folder / "robustness_accuracy.png", overview_panels(tables, "acc"), heading, 4, both)
-    for name in kinds(next(iter(tables.values()))):
-        heading = f"AUC, {PERTURBATIONS[name].title}"
-        write_panels(folder / f"robustness_{name}.png", forgery_panels(tables, name), heading, 4, legend)
+    levels = levels_in(tables)
+    for level in levels:
+        name = "robustness" if level == "frame" else "robustness_videos"
+        words = f", {BY[level]}" if len(levels) > 1 else ""
+        heading = f"AUC under perturbation{words}"
+        write_panels(folder / f"{name}.png", overview_panels(tables, level=level), heading, 4, both)
+        heading = f"Accuracy at the run's own threshold under perturbation{words}"
+        write_panels(folder / f"{name}_accuracy.png", overview_panels(tables, "acc", level), heading, 4, both)
+        for kind in kinds(next(iter(tables.values()))):
+            heading = f"AUC, {PERTURBATIONS[kind].title}{words}"
+            write_panels(folder / f"{name}_{kind}.png", forgery_panels(tables, kind, level), heading, 4, legend)
 
 
 def write_robustness(out: Path, tables: Tables, title: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ffd_continual.reporting.charts import escape
@@ -128,6 +129,14 @@ def headline(run: RunData) -> str:
     return html + (f'<p class="soft"><small>{". ".join(notes)}.</small></p>' if notes else "")
 
 
+def _both(run: RunData, words: str, draw: Callable[[str], str]) -> str:
+    """What `draw` makes at level frame and, below a heading, at level video where the run has videos."""
+    if not run.videos:
+        return draw("frame")
+    told = f"{words}, one score a video: the {escape(run.videos['rule']['words'])}."
+    return f"{draw('frame')}<h3>Video by video</h3><p>{told}</p>{draw('video')}"
+
+
 def forgetting(run: RunData) -> str:
     """The forgetting curves."""
     key = ", ".join(f"{i} {escape(name)}" for i, name in enumerate(run.order, start=1)) if run.numbered else ""
@@ -136,7 +145,7 @@ def forgetting(run: RunData) -> str:
         "learnt. Solid: after. A line that falls after its mark is forgetting. Shaded: 95 % interval; grey: the other "
         "forgeries.</p>"
         + (f'<p class="soft">Order of learning: {key}; – is the untrained model.</p>' if key else "")
-        + panels(forgetting_panels(run))
+        + _both(run, "The same curves on the same axis", lambda level: panels(forgetting_panels(run, level)))
     )
 
 
@@ -144,20 +153,19 @@ def unseen(run: RunData) -> str:
     """The unseen curve."""
     text = "<p>What the detector does on forgeries that it is never trained on, after every experience."
     if run.unseen:
-        return (
-            text + ' <span style="color:var(--blue)">Blue</span>: mean over what it has seen so far; '
+        text += (
+            ' <span style="color:var(--blue)">Blue</span>: mean over what it has seen so far; '
             '<span style="color:var(--orange)">orange</span>: never seen. The gap between the two is what it has '
-            "learnt by heart.</p>" + panels(unseen_panels(run))
+            "learnt by heart.</p>"
         )
-    return "<p>No unseen stream was measured; this is the mean over what was learnt so far.</p>" + panels(
-        unseen_panels(run)
-    )
+    else:
+        text = "<p>No unseen stream was measured; this is the mean over what was learnt so far.</p>"
+    return text + _both(run, "The same curves on the same axis", lambda level: panels(unseen_panels(run, level)))
 
 
-def matrix(run: RunData) -> str:
-    """The matrix as a heat map with numbers."""
+def _heat(run: RunData, level: str) -> str:
     names = [("test", n) for n in run.order] + [("unseen", n) for n in run.unseen]
-    value = {(s, n, p.after): p.value for s, n in names for p in run.curve(s, n)}
+    value = {(s, n, p.after): p.value for s, n in names for p in run.curve(s, n, level=level)}
     gap = '<td class="gap"></td>' if run.unseen else ""
     style = "heat tall" if len(names) > 9 else "heat"
     split = len(run.order)
@@ -179,11 +187,16 @@ def matrix(run: RunData) -> str:
             )
         words = escape(label) if step < 0 else f"after {escape(label)}"
         rows.append(f"<tr><th>{words}</th>{''.join(cells)}</tr>")
-    return (
-        "<p>AUC of each row's model on each column's forgery. Framed: just learnt. In parentheses: not learnt "
-        f'yet. Read a column downwards to see forgetting.</p><div class="wide"><table class="{style}">{"".join(rows)}'
-        "</tbody></table></div>"
+    return f'<div class="wide"><table class="{style}">{"".join(rows)}</tbody></table></div>'
+
+
+def matrix(run: RunData) -> str:
+    """The matrix as a heat map with numbers."""
+    words = (
+        "<p>AUC of each row's model on each column's forgery. Framed: just learnt. In parentheses: not learnt yet. "
+        "Read a column downwards to see forgetting.</p>"
     )
+    return words + _both(run, "The same matrix", lambda level: _heat(run, level))
 
 
 def streams(run: RunData) -> str:

@@ -1,13 +1,14 @@
 """How often a detector calls real faces forged: untouched ones, harmlessly edited ones, and in each group of people.
 
 False alarms are counted at the run's own threshold and at those that let 1 % and 10 % of the *validation* faces pass:
-edited faces choose nothing. One draw of persons serves all edits, so that the rise over untouched faces is paired.
-Axes: n faces, g persons, b resamples.
+edited faces choose nothing. Where faces are frames of videos, videos are counted as well: a video's score follows the
+run's rule (video_level.py), and its thresholds are chosen on validation *videos* in the same way. One draw of persons
+serves all edits, so that the rise over untouched faces is paired. Axes: n faces, v videos, g persons, b resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 from ffd_continual.measuring.calibration import Calibration
 from ffd_continual.measuring.matrix import read_figures, resampling_groups
 from ffd_continual.measuring.metrics import Floats, draw_counts, percentile_interval
+from ffd_continual.measuring.video_level import LEVELS, MAJORITY, VideoRule, has_videos, names_in, video_level
 from ffd_continual.retesting.reopen import Reopened
 from ffd_continual.runs.facts import Facts
 from ffd_continual.scenarios.benign import Edit
@@ -38,6 +40,8 @@ COLUMNS = (
     "rise", "rise_low", "rise_high", "small",
 )  # fmt: skip
 
+VIDEO_COLUMNS = ("level", "videos", "rule")  # beside these where faces are frames of videos
+
 
 class Rate(NamedTuple):
     """A share with its 95 % interval."""
@@ -47,19 +51,42 @@ class Rate(NamedTuple):
     high: float
 
 
-def thresholds(run: Reopened, folder: Path) -> dict[str, float]:
-    """{"own": of the run, "fpr 1 %": .., "fpr 10 %": ..} on z; without a rate that the validation faces cannot tell."""
+def _cuts(own: float, real: Floats) -> dict[str, float]:
+    facts = Facts(0, Calibration(), own, np.sort(real), np.zeros(0), len(real), 0, None, None, None)
+    told = [rate for rate in RATES if rate * len(real) >= 1]
+    return {OWN: own} | {f"fpr {100 * rate:g} %": facts.forged_from(rate) for rate in told}
+
+
+def thresholds(run: Reopened, folder: Path) -> dict[str, dict[str, float]]:
+    """At each of `LEVELS` {"own": of the run, "fpr 1 %": .., "fpr 10 %": ..} on a face's z or a video's score; without
+    a rate that the real validation faces, or videos, cannot tell."""
     scenario, table = run.parts.scenario, run.parts.sources.table
     rows = np.concatenate([scenario.index("valid", name) for name in scenario.experiences])
     rows = rows[np.unique(table.slot[rows], return_index=True)[1]]  # a face that experiences share counts once
     real = rows[table.rows["label"].to_numpy()[rows] == 0]
-    z = np.sort(run.kept_scores(folder, "valid", "valid", real, None))
-    facts = Facts(0, Calibration(), run.threshold, z, np.zeros(0), len(z), 0, None, None, None)
-    found = {OWN: run.threshold}
-    for rate in RATES:
-        if rate * len(z) >= 1:
-            found[f"fpr {100 * rate:g} %"] = facts.forged_from(rate)
-    return found
+    z = run.kept_scores(folder, "valid", "valid", real, None)
+    rule, whole = run.config.evaluation.video_rule, run.video_threshold
+    videos = real_videos(table.rows.iloc[real], {UNTOUCHED: z}, rule, run.threshold).scores[UNTOUCHED]
+    own = MAJORITY if rule.way == "vote" else run.threshold if whole is None else whole
+    return dict(zip(LEVELS, (_cuts(run.threshold, z), _cuts(own, videos)), strict=True))
+
+
+class Videos(NamedTuple):
+    """Real videos: of the first frame of each its place (v,) in the table of faces, how many it has, its scores."""
+
+    first: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    scores: dict[str, Floats]  # edit -> (v,)
+
+
+def real_videos(faces: pd.DataFrame, scores: Mapping[str, Floats], rule: VideoRule, threshold: float) -> Videos:
+    """faces (n rows) and {edit: z (n,)} of real faces alone, video by video; threshold: of a face, read by "vote"."""
+    names, real = names_in(faces, "video"), np.zeros(len(faces), np.int64)
+    found = {e: video_level(real, {"z": z, "margin": z - threshold}, names, rule) for e, z in scores.items()}
+    first = np.asarray(next(iter(found.values()))["first"], np.int64)
+    known, count = np.unique(names, return_counts=True)
+    frames = np.where(names[first] == "", 1, count[np.searchsorted(known, names[first])])
+    return Videos(first, frames, {edit: one["z"] for edit, one in found.items()})
 
 
 def real_faces(run: Reopened) -> pd.DataFrame:
@@ -149,11 +176,13 @@ def alarm_table(
     by: dict[str, NDArray[np.str_]],
     samples: int = 1000,
     seed: int = 0,
+    frames: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Columns `COLUMNS`: the false-positive rate of every edit, group and threshold ("at"), and its rise.
 
     faces (n rows), scores {edit: z (n,)} with `UNTOUCHED`, kinds {edit: family}. by "": everybody. The edit `ALL` is
     the mean over the edits. small: fewer than `SMALL` persons. A face with an empty cell belongs to no group of it.
+    frames: rows are videos of so many faces (n,), and a column "videos" says how many of them there are.
     """
     _, person, count = resampling_groups(faces)
     counts = draw_counts(count, samples, np.random.default_rng(seed)) if count > 1 else np.zeros((0, count))
@@ -161,13 +190,14 @@ def alarm_table(
     for column, names in by.items():
         members += [(column, str(name), names == name) for name in sorted(set(names.tolist()) - {""})]
     edits = [name for name in scores if name != UNTOUCHED]
+    sizes = np.ones(len(faces), np.int64) if frames is None else frames
     rows: list[tuple[Any, ...]] = []
     for at, cut in cuts.items():
         alarms = {name: z >= cut for name, z in scores.items()}
         for column, group, member in members:
             who = person[member]
             base = alarms[UNTOUCHED][member]
-            told = (int(member.sum()), len(np.unique(who)))
+            told = (int(sizes[member].sum()), len(np.unique(who)))
             for name in scores:
                 part = alarms[name][member]
                 rise = _rise(part.astype(float) - base, who, counts) if name != UNTOUCHED else Rate(*[np.nan] * 3)
@@ -177,31 +207,59 @@ def alarm_table(
                 mean = np.mean([alarms[name][member].astype(np.float64) for name in edits], axis=0)
                 rate, rise = share_with_interval(mean, who, counts), _rise(mean - base, who, counts)
                 rows.append((ALL, "", column, group, at, cut, *told, *rate, *rise, told[1] < SMALL))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if frames is None:
+        return table
+    there = {(column, group): int(member.sum()) for column, group, member in members}
+    return table.assign(videos=[there[key] for key in zip(table["by"], table["group"], strict=True)])
 
 
 def _rise(gap: Floats, person: NDArray[np.int64], counts: Floats) -> Rate:
     return Rate(*percentile_interval(float(gap.mean()), drawn_shares(gap, person, counts))[:3])
 
 
-def measure_alarms(
-    run: Reopened, edits: Sequence[Edit], by: Sequence[str], folder: Path, samples: int
-) -> tuple[pd.DataFrame, list[str]]:
-    """`alarm_table` of a run, and remarks on what could not be told."""
-    faces = real_faces(run)
-    grouped = groups_of(faces, by)  # a wrong column is an error before anything is judged
-    cuts = thresholds(run, folder)
-    notes = [
-        f"no threshold for a false alarm rate of {100 * rate:g} %: fewer than {round(1 / rate)} real validation faces"
+def _missing_rates(cuts: Mapping[str, float], of: str) -> list[str]:
+    return [
+        f"no threshold for a false alarm rate of {100 * rate:g} %: fewer than {round(1 / rate)} real validation {of}"
         for rate in RATES
         if f"fpr {100 * rate:g} %" not in cuts
     ]
+
+
+def measure_alarms(
+    run: Reopened, edits: Sequence[Edit], by: Sequence[str], folder: Path, samples: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """`alarm_table` of a run, and remarks on what could not be told.
+
+    Where faces are frames of videos it holds both of `LEVELS` and has `VIDEO_COLUMNS`: videos = how many there are, 0
+    at level frame; rule = what their score is, in words. A video whose frames disagree on a group is in none.
+    """
+    faces = real_faces(run)
+    grouped = groups_of(faces, by)  # a wrong column is an error before anything is judged
+    cuts = thresholds(run, folder)
     faces, scores = judge_edits(run, edits, folder)
-    table = alarm_table(faces, scores, cuts, {e.name: e.kind for e in edits}, grouped, samples, run.config.seed)
+    kinds, seed = {e.name: e.kind for e in edits}, run.config.seed
+    table = alarm_table(faces, scores, cuts["frame"], kinds, grouped, samples, seed)
+    notes = _missing_rates(cuts["frame"], "faces")
     for column, names in grouped.items():
         empty = int((names == "").sum())
         if empty:
             notes.append(f"{empty} of {len(names)} real faces have no {column} and are in no group of it")
+    if has_videos(faces[["video", "dataset"]]):
+        rule = run.config.evaluation.video_rule
+        first, frames, whole = real_videos(faces, scores, rule, run.threshold)
+        of, shared = names_in(faces, "video"), {}
+        for column, names in grouped.items():
+            mixed = (of != "") & (pd.Series(names).groupby(of).transform("nunique") > 1).to_numpy()
+            shared[column] = np.where(mixed, "", names)[first]
+            if mixed.any():
+                told = f"{int(mixed[first].sum())} of {len(first)} real videos"
+                notes.append(f"{told} have frames of several groups of {column} and are in none of it")
+        videos = faces.iloc[first].reset_index(drop=True)
+        lower = alarm_table(videos, whole, cuts["video"], kinds, shared, samples, seed, frames)
+        both = [table.assign(level="frame", videos=0), lower.assign(level="video")]
+        table = pd.concat(both, ignore_index=True).assign(rule=rule.words)
+        notes += _missing_rates(cuts["video"], "videos")
     if not grouped:
         notes.append("the manifest has no column of skin tone, age or sex: no subgroups (name another one by --by)")
     return table, notes

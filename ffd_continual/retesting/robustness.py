@@ -7,7 +7,7 @@ luck of the faces, which both sides share. Axes: n faces, b resamples.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ffd_continual.measuring.matrix import MEASURED, cells_of, read_figures, resampling_groups
 from ffd_continual.measuring.metrics import Floats, draw_counts, percentile_interval, resample
-from ffd_continual.measuring.video_level import VideoRule, has_videos
+from ffd_continual.measuring.video_level import LEVELS, VideoRule, has_videos, names_in
 from ffd_continual.retesting.reopen import Reopened, some_people
 from ffd_continual.scenarios.perturb import Perturbation, RobustnessConfig, chosen
 
@@ -91,7 +91,7 @@ def robustness_table(
     drawn = draw_counts(count, samples, np.random.default_rng(seed)) if count > 1 else np.zeros((0, count))
     counts = np.vstack([np.ones((1, count)), drawn])
     rows: list[tuple[Any, ...]] = []
-    for level in ("frame", "video") if has_videos(clean) else ("frame",):
+    for level in LEVELS if has_videos(clean) else LEVELS[:1]:
         base: Draws = {}
         for (name, severity, setting), part in scores.groupby(
             ["perturbation", "severity", "setting"], sort=False, dropna=False
@@ -108,12 +108,18 @@ def robustness_table(
 def measure_robustness(
     run: Reopened, config: RobustnessConfig, cache: Path, self_made: Collection[str], samples: int, label: str
 ) -> pd.DataFrame:
-    """`robustness_table` of a run, with columns run (= label), unit and groups that were drawn, and faces."""
+    """`robustness_table` of a run, with columns run (= label), unit and groups that were drawn, and faces; where it has
+    the level video, videos (how many) and rule (what their score is, in words)."""
     scores = judge_conditions(run, config, cache, label)
-    table = robustness_table(scores, self_made, samples, run.config.seed, run.config.evaluation.video_rule)
+    rule = run.config.evaluation.video_rule
+    table = robustness_table(scores, self_made, samples, run.config.seed, rule)
     clean = scores[scores["severity"] == 0]
     unit, _, count = resampling_groups(clean)
-    return table.assign(run=label, unit=unit, groups=count, faces=int(clean["slot"].nunique()))
+    table = table.assign(run=label, unit=unit, groups=count, faces=int(clean["slot"].nunique()))
+    if levels_in({label: table}) == LEVELS[:1]:
+        return table
+    videos = names_in(clean, "video")
+    return table.assign(videos=len(np.unique(videos[videos != ""])), rule=rule.words)
 
 
 def read_robustness(run: Path) -> dict[str, pd.DataFrame]:
@@ -131,6 +137,13 @@ def curve(table: pd.DataFrame, perturbation: str, on: str, metric: str = "auc", 
     return part.sort_values("severity")[["severity", "setting", "value", "low", "high"]].reset_index(drop=True)
 
 
+def levels_in(tables: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
+    """The levels at which the runs can be shown side by side: "video" where all have it, by one rule."""
+    rules = {word for table in tables.values() for word in (table["rule"].unique() if "rule" in table else ())}
+    videos = all((table["level"] == "video").any() for table in tables.values()) and len(rules) < 2
+    return LEVELS if videos else LEVELS[:1]
+
+
 def kinds(table: pd.DataFrame) -> list[str]:
     """The perturbations of a table, in its order."""
     return [str(name) for name in dict.fromkeys(table["perturbation"]) if name != CLEAN]
@@ -143,19 +156,20 @@ def streams_of(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def terminal(tables: dict[str, pd.DataFrame], names: Sequence[str] = ()) -> str:
-    """AUC at every severity in at most 80 columns, a block a run and mean. names: of perturbations, all if empty."""
-    lines = []
+    """AUC at every severity in at most 80 columns, a block a run, level and mean. names: of perturbations, all if
+    empty."""
+    lines, levels = [], levels_in(tables)
     for label, table in tables.items():
-        for on in (LEARNT, NEVER):
+        for level, on in ((level, on) for level in levels for on in (LEARNT, NEVER)):
             shown = [n for n in kinds(table) if not names or n in names]
-            curves = {name: curve(table, name, on) for name in shown}
+            curves = {name: curve(table, name, on, level=level) for name in shown}
             if not any(len(c) for c in curves.values()):
                 continue
             short = label if len(label) <= 40 else label[:39] + "~"
-            lines += ["", f"{short}: AUC, {on}"]
+            lines += ["", f"{short}: AUC, {on}" + (f", {level}s" if len(levels) > 1 else "")]
             lines.append(f"{'':12s}{'clean':>7s}" + "".join(f"{i:>7d}" for i in range(1, 6)) + "   lost at 5")
             for name, points in curves.items():
-                lost = curve(table, name, on, LOST).tail(1)
+                lost = curve(table, name, on, LOST, level).tail(1)
                 cells = "".join(f"{v:7.3f}" for v in points["value"])
                 told = "".join(f"{r.value:8.3f} [{r.low:.3f}, {r.high:.3f}]" for r in lost.itertuples())
                 lines.append(f"{name:12s}{cells}{told}")

@@ -131,14 +131,14 @@ def test_numbers_are_cut_into_quarters_and_words_are_not() -> None:
 
 def test_thresholds_come_from_validation_faces_alone(run: Reopened, tmp_path: Path) -> None:
     found = thresholds(run, tmp_path)
-    assert found[OWN] == run.threshold
+    assert found["frame"][OWN] == run.threshold
     scenario, table = run.parts.scenario, run.parts.sources.table
     rows = np.unique(np.concatenate([scenario.index("valid", name) for name in scenario.experiences]))
     rows = rows[table.rows["label"].to_numpy()[rows] == 0]
     z = {int(table.slot[row]): score for row, score in zip(rows, run.scores(rows), strict=True)}
     values = np.array(list(z.values()))
     assert len(values) < 10  # too few to tell 1 % or 10 %
-    assert list(found) == [OWN]
+    assert found == {"frame": {OWN: run.threshold}, "video": {OWN: run.threshold}}
 
 
 def test_faces_are_real_counted_once_and_edited(run: Reopened, tmp_path: Path) -> None:

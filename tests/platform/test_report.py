@@ -192,7 +192,7 @@ def test_page_has_every_section(html: str) -> None:
         "Average (AA)",
     ):
         assert words in html
-    assert html.count("<svg") == 5 + 1 + 2 + 3
+    assert html.count("<svg") == 2 * (5 + 1 + 2) + 3  # curves of faces and of videos, losses
     assert html.count("data:image/jpeg") == 2 * 15
     assert "24 persons" in html
     assert "IIN on five forgeries" in html
