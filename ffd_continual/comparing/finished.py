@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 from scipy.stats import t as student
 
+from ffd_continual.comparing.curves import Curves, curves_of
 from ffd_continual.measuring.intervals import summarise_with_ci
 from ffd_continual.measuring.matrix import TRACES
 from ffd_continual.measuring.video_level import VideoRule
@@ -75,11 +76,10 @@ class Method:
     figures: dict[tuple[str, str], Estimate]
     costs: dict[str, float]
     interval: str
-    aa_curve: dict[int, float]
-    unseen_curve: dict[int, float]
-    type_curves: dict[str, dict[int, float]] = field(default_factory=dict)
+    curves: Curves
     videos: dict[tuple[str, str], Estimate] = field(default_factory=dict)  # figures at video level; {}: no videos
     video_words: str = ""  # what a video's score is
+    video_curves: Curves = field(default_factory=Curves)
 
     @property
     def seeds(self) -> list[int]:
@@ -208,25 +208,6 @@ def _costs(run: FinishedRun) -> dict[str, float]:
     return {key: float(known.get(key, run.costs.get(key, math.nan))) for key in COSTS}
 
 
-def _mean_curve(curves: Sequence[dict[int, float]]) -> dict[int, float]:
-    common = sorted(set.intersection(*(set(curve) for curve in curves)))
-    return {i: float(np.mean([curve[i] for curve in curves])) for i in common}
-
-
-def _curve(summary: dict[str, Any], name: str) -> dict[int, float]:
-    curve = summary["auc"].get(name, {"after": [], "value": []})
-    return {int(i): math.nan if v is None else float(v) for i, v in zip(curve["after"], curve["value"], strict=True)}
-
-
-def _type_curves(run: FinishedRun) -> dict[str, dict[int, float]]:
-    matrix = pd.read_parquet(run.path / "matrix.parquet")
-    part = matrix.query("metric == 'auc' and level == 'frame' and stream == 'test'")
-    return {
-        str(on): {int(i): float(v) for i, v in zip(rows["after"], rows["value"], strict=True)}
-        for on, rows in part.groupby("on")
-    }
-
-
 def self_made_by_any(runs: Sequence[FinishedRun]) -> list[str]:
     """Forgeries that some run's learner makes itself: they count in no run's means, so that all average the same."""
     return sorted({name for run in runs for name in run.summary.get("self_made", [])})
@@ -271,22 +252,18 @@ def _method(name: str, runs: Sequence[FinishedRun], self_made: Sequence[str]) ->
     if len(mine) == 1:
         interval = f"{OVER_TEST} {boot['unit']}" if boot.get("samples") else NO_INTERVAL
     costs = [_costs(run) for run in mine]
-    per_type = [_type_curves(run) for run in mine]
+    folders, order = [run.path for run in mine], mine[0].order
+    shown = len(rules) == 1 and all(videos)
     return Method(
         name,
         mine,
         figures,
         {key: float(np.mean([cost[key] for cost in costs])) for key in COSTS},
         interval,
-        _mean_curve([_curve(summary, "aa_curve") for summary in summaries]),
-        _mean_curve([_curve(summary, "unseen_curve") for summary in summaries]),
-        {
-            on: _mean_curve([curves[on] for curves in per_type])
-            for on in mine[0].order
-            if all(on in c for c in per_type)
-        },
-        _estimates(videos, VIDEO_METRICS) if len(rules) == 1 and all(videos) else {},
+        curves_of(folders, summaries, order),
+        _estimates(videos, VIDEO_METRICS) if shown else {},
         rules.pop() if len(rules) == 1 else "",
+        curves_of(folders, videos, order, "video") if shown else Curves(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ffd_continual.comparing.curves import Curves
 from ffd_continual.comparing.finished import Estimate, Method
 from ffd_continual.comparing.paired import FIGURES, Compared, Difference, Differences
 from ffd_continual.comparing.published import Beside, published_cells, published_note
@@ -119,15 +120,14 @@ def _curves(methods: Sequence[Method]) -> str:
         marks = [] if learnt is None else [(learnt, "learnt")]
         return Panel(title, lines, before if early else ticks, _y_range(curves), note, (0.5, "chance"), marks)
 
-    shown = [
-        panel("Seen so far (AA)", "mean over what was learnt", [m.aa_curve for m in methods]),
-    ]
-    if any(math.isfinite(v) for m in methods for v in m.unseen_curve.values()):
-        shown.append(panel("Never seen", "mean over what is never learnt", [m.unseen_curve for m in methods]))
-    if same:
-        for j, name in enumerate(order):
-            curves = [m.type_curves.get(name, {}) for m in methods]
-            shown.append(panel(name, "", curves, float(j)))
+    def charts(found: Sequence[Curves]) -> str:
+        shown = [panel("Seen so far (AA)", "mean over what was learnt", [c.seen for c in found])]
+        if any(math.isfinite(v) for c in found for v in c.unseen.values()):
+            shown.append(panel("Never seen", "mean over what is never learnt", [c.unseen for c in found]))
+        if same:
+            shown += [panel(name, "", [c.types.get(name, {}) for c in found], float(j)) for j, name in enumerate(order)]
+        return panels(shown)
+
     keys = "".join(
         f'<label><input type="checkbox" id="m{i}" checked><i style="background:{hue}"></i>{escape(m.name)}</label>'
         for i, (m, hue) in enumerate(zip(methods, hues, strict=True))
@@ -154,7 +154,11 @@ def _curves(methods: Sequence[Method]) -> str:
     )
     if not same:
         words += "<p>The runs learn in different orders, so the curves of single forgeries are left out.</p>"
-    return f'<style>{style}{hide}</style>{words}<div class="keys">{keys}</div>{panels(shown)}'
+    html = f'<style>{style}{hide}</style>{words}<div class="keys">{keys}</div>{charts([m.curves for m in methods])}'
+    if methods[0].videos:
+        html += f"<h3>Video by video</h3><p>One score a video: the {escape(methods[0].video_words)}.</p>"
+        html += charts([m.video_curves for m in methods])
+    return html
 
 
 def _costs(methods: Sequence[Method]) -> str:

@@ -97,7 +97,11 @@ def test_differences_of_videos_by_hand(tmp_path: Path) -> None:
     assert max(map(len, said.splitlines())) <= 80
     assert "| Video level | AA minus one | Unseen minus one |" in markdown(methods, compared)
     assert latex(methods, compared).count(r"\begin{tabular}") == 4
+    assert [(m.curves.seen, m.video_curves.seen) for m in methods] == [({0: 0.5}, {0: 1.0}), ({0: 0.75}, {0: 0.5})]
+    assert methods[1].video_curves.types == {"a": {-1: 0.5, 0: 0.5}}
     page = comparison_page(methods, compared, [])
+    assert page.count("<svg") == 2 * 3
+    assert page.count("<h3>Video by video</h3>") == 2
     assert "The same draws, one score a video: the mean of its frames" in page
     assert "−1.000 to 0.000" in page
 

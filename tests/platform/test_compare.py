@@ -99,8 +99,8 @@ def test_cells_of_a_sweep_become_methods_in_the_grids_order(tmp_path: Path) -> N
     assert (naive.name, naive.seeds, naive.interval) == ("naive", [0, 1, 2], "t over seeds")
     assert naive.figures[("auc", "aa")] == pytest.approx((0.8, 0.5515862, 1.0484138), abs=1e-6)
     assert naive.figures[("acc", "aa")].value == pytest.approx(0.7)
-    assert naive.type_curves["b"] == pytest.approx({-1: 0.9, 0: 0.8, 1: 0.7})
-    assert naive.aa_curve == pytest.approx({0: 0.95, 1: 0.8})
+    assert naive.curves.types["b"] == pytest.approx({-1: 0.9, 0: 0.8, 1: 0.7})
+    assert naive.curves.seen == pytest.approx({0: 0.95, 1: 0.8})
     assert naive.costs["step_ms"] == pytest.approx(100.0)  # 6 s over 2 x 30 steps
     assert (iin.name, iin.interval) == ("iin-20", "bootstrap over persons")
     assert iin.figures[("auc", "aa")] == pytest.approx((0.85, 0.83, 0.86))
