@@ -6,7 +6,7 @@ Axes: B faces, S pixels, D features, K known forgeries. A learner never sees met
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -104,6 +104,10 @@ class Learner(nn.Module):
         """
         trained = [p for p in self.parameters() if p.requires_grad]
         return split_decay(trained, lr, weight_decay)
+
+    def settled(self) -> Sequence[nn.Module]:
+        """Modules of closed experiences: without gradients, in evaluation mode, and never changed again."""
+        return ()
 
     def gauges(self) -> dict[str, float]:
         """What is logged after each step beside the losses and is none of them, e.g. how full a queue is."""

@@ -31,8 +31,9 @@ class Teacher:
         return self.learner is not None
 
     def take(self, learner: Learner) -> None:
-        """The learner as it is now, in evaluation mode, without gradients."""
-        self.learner = copy.deepcopy(learner)
+        """The learner as it is now, in evaluation mode, without gradients; what never changes again is shared."""
+        shared = {id(module): module for module in learner.settled()}
+        self.learner = copy.deepcopy(learner, shared)
         self.learner.requires_grad_(False)
         self.learner.eval()
 

@@ -15,7 +15,7 @@ Axes: B faces, F frozen statistics, C channels of the frozen map and H, W its si
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +130,10 @@ class IIN(Learner):
         """The common path, the projections, and the newest intra-module, all at the same rate."""
         parts = [self.inter, self.trace, self.rebuild, *self.intra[-1:]]
         return split_decay([p for part in parts for p in part.parameters()], lr, weight_decay)
+
+    def settled(self) -> Sequence[nn.Module]:
+        """All intra-modules but the newest: a teacher need not copy them, however many there are."""
+        return list(self.intra[:-1])
 
     # What never changes -----------------------------------------------------------------------------------------
 
