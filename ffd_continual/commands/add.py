@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
+
+import pandas as pd
 
 from ffd_continual.lineage.add import Addition, abandon, begin, brought_to_its_end
 from ffd_continual.lineage.adopt import KEPT
@@ -59,6 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--identity-pattern", default="", metavar="RE", help="file name -> person, for folders")
     parser.add_argument("--skip-unreadable", action="store_true", help="leave unreadable pictures out")
     parser.add_argument("--any-picture", action="store_true", help="do not look whether the pictures show faces")
+    parser.add_argument(
+        "--unmeasured", action="store_true", help="too few faces to test on: learn from all, measure the others only"
+    )
     parser.add_argument("--without-missing", action="store_true", help="go on without exemplars that are gone")
 
 
@@ -78,11 +84,30 @@ def run(args: argparse.Namespace) -> int:
             asked = Addition(
                 args.data, args.forgery or "", args.real or "", rules_of(args), args.steps, tuple(args.set), args.keep,
                 args.identity_pattern, args.skip_unreadable, args.any_picture, args.without_missing,
+                args.unmeasured,
             )  # fmt: skip
+            if args.unmeasured and args.real:
+                raise FFDError("--unmeasured is for a forgery: real faces alone are few anyway to learn from.")
             plan = begin(lineage, asked)
         for note in plan.notes:
             say(f"note: {note}")
         return tell(lineage, brought_to_its_end(lineage))
+
+
+def learnt_in_words(lineage: Lineage, number: int) -> str:
+    """How well the new forgery is told from real faces, before and after, and on how many faces that was seen."""
+    about, folder = lineage.about(number), lineage.folder(number)
+    name, last = about["forgery"], len(about["experiences"]) - 1
+    matrix = pd.read_parquet(folder / "matrix.parquet")
+    own = matrix[(matrix["metric"] == "auc") & (matrix["level"] == "frame") & (matrix["on"] == name)]
+    by = own[own["stream"] == "test"].set_index("after")
+    if last not in by.index or not math.isfinite(by["value"][last]):
+        return f"+ {name}: learnt, not measured. Whether it is found is not known."
+    faces = pd.read_parquet(folder / "faces.parquet", columns=["stream", "label"])
+    forged = int(((faces["stream"] == "test") & (faces["label"] == 1)).sum())
+    before = f"{by['value'][last - 1]:.3f} -> " if last - 1 in by.index else ""
+    interval = f" [{by['low'][last]:.3f}, {by['high'][last]:.3f}]" if math.isfinite(by["low"][last]) else ""
+    return f"+ {name}: AUC {before}{by['value'][last]:.3f}{interval}, {forged} forged test faces"
 
 
 def tell(lineage: Lineage, outcome: Outcome) -> int:
@@ -90,6 +115,8 @@ def tell(lineage: Lineage, outcome: Outcome) -> int:
     page = write_page(lineage)
     about = lineage.about(outcome.number)
     print()
+    if about["kind"] == "add":
+        say(learnt_in_words(lineage, outcome.number))
     for one in outcome.found:
         say(("! " if one in outcome.over else "  ") + in_words(one))
     limit = f"{about['tolerance']:g}" + (" at the intervals' upper ends" if about["strict"] else "")
@@ -98,8 +125,9 @@ def tell(lineage: Lineage, outcome: Outcome) -> int:
     wide = [one for one in outcome.found if one not in outcome.over and one.high > about["tolerance"]]
     if outcome.verdict == REFUSED:
         names = ", ".join(f"{one.name} fell by {one.drop:.3f}" for one in outcome.over)
+        chance = "" if any(one.low > 0 for one in outcome.over) else " With so few test faces this may be chance."
         say(
-            f"REFUSED: version {outcome.number} is kept but not used ({names}; tolerance {limit}). Version "
+            f"REFUSED: version {outcome.number} is kept but not used ({names}; tolerance {limit}).{chance} Version "
             f"{lineage.promoted()} stays in use. More steps, more exemplars or --tolerance may help; "
             f"--promote-anyway overrules. {times}."
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from ffd_continual.lineage.adopt import KEPT
 from ffd_continual.lineage.candidate import (
     Plan,
@@ -26,6 +28,8 @@ from ffd_continual.lineage.store import append_log, drop_candidate, sweep_faces
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 
+MEASURABLE = 5  # people among the forged test faces of a new forgery
+
 
 @dataclass(frozen=True)
 class Addition:
@@ -42,6 +46,20 @@ class Addition:
     skip_unreadable: bool = False
     any_picture: bool = False
     without_missing: bool = False
+    unmeasured: bool = False  # all faces are learnt from, none is tested on
+
+
+def check_measurable(rows: pd.DataFrame, name: str) -> None:
+    """FFDError where the forged test faces of a new experience are too few to tell whether it was learnt."""
+    forged = rows[(rows["label"] == 1) & (rows["experience"] == name)]
+    test = forged.loc[forged["stream"] == "test", "person"].nunique()
+    if test < MEASURABLE:
+        raise FFDError(
+            f"of {forged['path'].nunique()} forged faces {test} {'person comes' if test == 1 else 'people come'} into "
+            f"the test of {name}: too few to tell whether it was learnt ({MEASURABLE} at least, so about "
+            f"{7 * MEASURABLE} people in all). Give more faces, or --unmeasured: then all of them are learnt from, "
+            f"the other forgeries are measured as ever and alone decide on promotion, and of {name} nothing is known."
+        )
 
 
 def begin(lineage: Lineage, asked: Addition) -> Plan:
@@ -66,12 +84,17 @@ def begin(lineage: Lineage, asked: Addition) -> Plan:
     try:
         incoming = take_in(
             lineage, parent, asked.data, name, real_only=bool(asked.real), pattern=asked.pattern,
-            skip_unreadable=asked.skip_unreadable, any_picture=asked.any_picture, seed=config.scenario.seed,
+            skip_unreadable=asked.skip_unreadable, any_picture=asked.any_picture, unmeasured=asked.unmeasured,
+            seed=config.scenario.seed,
         )  # fmt: skip
         if asked.real:
             rows, notes = real_experience(lineage, parent, name, incoming.table)
         else:
             rows, notes = new_experience(lineage, parent, name, incoming.table)
+            if asked.unmeasured:
+                notes.append(f"{name} is not measured: all its faces are learnt from, and how well is not known")
+            else:
+                check_measurable(rows, name)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{lineage.path} is as it was.") from None
     if name in about["unseen"]:

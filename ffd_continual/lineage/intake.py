@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import digest_of, forgotten
-from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.errors import DataWarning, FFDError
 from ffd_continual.scenarios.faces import FaceFinder
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, index_folder
 from ffd_continual.scenarios.landmarks import models_installed
@@ -177,8 +178,15 @@ def _names(table: pd.DataFrame) -> list[list[tuple[str, ...]]]:
     return found
 
 
-def place_incoming(table: pd.DataFrame, known: pd.DataFrame, seed: int, source: str) -> tuple[pd.DataFrame, list[str]]:
-    """Fill the column split. Rows tied to two parts of the lineage at once are left out, and said."""
+def place_incoming(
+    table: pd.DataFrame, known: pd.DataFrame, seed: int, source: str, unmeasured: bool = False
+) -> tuple[pd.DataFrame, list[str]]:
+    """Fill the column split, with train alone where nothing shall be measured.
+
+    Rows tied to two parts of the lineage at once are left out, and said.
+    """
+    if unmeasured:
+        table = table.assign(split=pd.Series("train", index=table.index, dtype="str"))
     stands: dict[tuple[str, ...], set[str]] = {}
     for ties, part in zip(_names(known), known["part"], strict=True):
         for tie in ties:
@@ -193,13 +201,23 @@ def place_incoming(table: pd.DataFrame, known: pd.DataFrame, seed: int, source: 
         )
     filled = [next(iter(p), own) for p, own in zip(parts, table["split"], strict=True)]
     table = table.assign(split=pd.Series(filled, index=table.index, dtype="str"))[~clash].reset_index(drop=True)
+    if unmeasured:
+        if not (table["label"] == 1).any():
+            raise FFDError(
+                f"{source}: all forged faces are of people whom this lineage tests on: none is left to learn."
+            )
+        return table, notes
     together = pd.concat([table, _dummies(table)], ignore_index=True)
     try:
-        placed = assign_splits(together, seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # that nothing tells the people is said by `take_in`
+            placed = assign_splits(together, seed)
     except FFDError as error:
+        people = table.loc[table["label"] == 1, "identity"].replace("", np.nan).nunique()
         raise FFDError(
-            f"{source}: {error} An addition needs at least three people, one for each of train, valid and test, who do "
-            "not all stand in one part of this lineage."
+            f"{source}: {error} An addition that is measured needs five people and more in its test, of thirty or so "
+            f"(here: {people}), who do not all stand in one part of this lineage; `--unmeasured` learns from all of "
+            "them without any test."
         ) from error
     return placed[placed["dataset"] != _DUMMY].reset_index(drop=True), notes
 
@@ -244,6 +262,7 @@ def take_in(
     pattern: str = "",
     skip_unreadable: bool = False,
     any_picture: bool = False,
+    unmeasured: bool = False,
     seed: int = 0,
 ) -> Incoming:
     """Read and place new faces for version `parent`'s next one. Raises FFDError on all that is wrong with them."""
@@ -262,5 +281,5 @@ def take_in(
     if not any_picture:
         copied = known.loc[known["stream"].isin(("valid", "test")), "path"]
         check_crops(table, sorted(set(copied)), str(data))
-    placed, left_out = place_incoming(table, known_people(lineage, parent), seed, str(data))
+    placed, left_out = place_incoming(table, known_people(lineage, parent), seed, str(data), unmeasured)
     return Incoming(placed, (*notes, *skipped, *gone, *left_out))

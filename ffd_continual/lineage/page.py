@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pandas as pd
 
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import REFUSED, read_log
-from ffd_continual.lineage.versions import size_of, state_of
+from ffd_continual.lineage.versions import mean_auc, moment, size_of, state_of
 from ffd_continual.reporting.charts import BLUE, ORANGE, Line, Panel, escape
 from ffd_continual.reporting.frame import page, panels, show, table
 from ffd_continual.runs.folder import write_text
@@ -45,14 +46,15 @@ def read_versions(lineage: Lineage) -> list[Version]:
     """All versions, oldest first."""
     found = []
     for number in lineage.versions():
-        about = lineage.about(number)
+        about = lineage.about(number) | {"aa": mean_auc(lineage, number)}
         matrix = pd.read_parquet(lineage.folder(number) / "matrix.parquet")
         last = len(about["experiences"]) - 1
         part = matrix[(matrix["metric"] == "auc") & (matrix["level"] == "frame") & (matrix["after"] == last)]
+        part = part[part["value"].notna()]
         keys = zip(part["stream"], part["on"], strict=True)
         values = zip(part["value"], part["low"], part["high"], strict=True)
-        when = datetime.strptime(about["date"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-        found.append(Version(number, about, state_of(lineage, number), when, dict(zip(keys, values, strict=True))))
+        when, state = moment(about["date"]), state_of(lineage, number)
+        found.append(Version(number, about, state, when, dict(zip(keys, values, strict=True))))
     return found
 
 
@@ -66,6 +68,14 @@ def _ticks(versions: Sequence[Version], by_time: bool) -> list[tuple[float, str]
     return [(float(t), datetime.fromtimestamp(t, UTC).strftime(form)) for t in at]
 
 
+def _steps(points: Sequence[tuple[float, ...]]) -> list[Any]:
+    """Points (x, ...) with each one's values once more where the next begins."""
+    made = list(points[:1])
+    for one, two in pairwise(points):
+        made += [(two[0], *one[1:]), two]
+    return made
+
+
 def _curve(
     title: str, versions: Sequence[Version], stream: str, name: str, by_time: bool, y: tuple[float, float]
 ) -> Panel:
@@ -76,17 +86,22 @@ def _curve(
 
     known = [v for v in versions if (stream, name) in v.auc]
     line = [(x(v), *v.auc[stream, name]) for v in known if not v.refused]
-    curve = Line([(a, b) for a, b, _, _ in line], BLUE, 2.4, name, [(a, c, d) for a, _, c, d in line])
+    points = [(a, b) for a, b, _, _ in line]
+    band = [(a, max(c, y[0]), max(d, y[0])) for a, _, c, d in line]
+    # By time a version's figure holds until the next one goes into use.
+    curves = [Line(_steps(points), BLUE, 2.4, name, _steps(band), dots=False)] if by_time else []
+    curves += [Line([point], BLUE, 2.4, name, end_value=False) for point in points] if by_time else []
+    curves = curves or [Line(points, BLUE, 2.4, name, band)]
     dots = [Line([(x(v), v.auc[stream, name][0])], ORANGE, 2.0, f"{name}, refused", end_value=False)
             for v in known if v.refused]  # fmt: skip
-    note = ""
+    note = f"refused in version {known[-1].number}" if known else "not measured"
     if line:
         change = line[-1][1] - line[0][1]
-        came = known[0].number if stream == "test" else versions[0].number
+        came = next(v.number for v in known if not v.refused)
         word = f"gained {change:.2f}" if change >= 0.005 else f"lost {-change:.2f}" if change <= -0.005 else "unchanged"
         note = f"since version {came}: {word}" if len(line) > 1 else f"measured in version {came}"
     used = [(x(v), "") for v in versions if v.state == "in use"]
-    return Panel(title, [*dots, curve], _ticks(versions, by_time), y, note, (0.5, "chance"), used)
+    return Panel(title, [*dots, *curves], _ticks(versions, by_time), y, note, (0.5, "chance"), used)
 
 
 def _names(versions: Sequence[Version], stream: str) -> list[str]:
@@ -142,6 +157,8 @@ def _table(versions: Sequence[Version]) -> str:
         state = f'<span class="{colour}">{v.state}</span>' if colour else v.state
         if about["verdict"] == "promoted anyway":
             state += "<br><small>promoted anyway</small>"
+        if about["kind"] == "add" and ("test", about["forgery"]) not in v.auc:
+            state += f"<br><small>{escape(about['forgery'])} not measured</small>"
         link = f'<a href="versions/{v.number:04d}/report/report.html">{v.number}</a>'
         rows.append(
             [link, about["date"].replace("T", " ").rstrip("Z")[:16], escape(about["forgery"]) + kind,
@@ -201,11 +218,12 @@ def write_page(lineage: Lineage) -> Path:
         "<p>AUC of each forgery's test faces, with its 95 % interval: blue the versions that went into use, orange "
         "dots those refused; the upright line marks the version in use.</p>"
     )
+    over_time = "<p>The same by date (UTC): a version's figure holds until the next one goes into use.</p>"
     sections = [
         ("top", "", _lead(lineage, versions)),
         ("versions", "Versions", _table(versions)),
         ("curves", "Every forgery over the versions", legend + _curves(versions, False)),
-        ("time", "Every forgery over time", _curves(versions, True)),
+        ("time", "Every forgery over time", over_time + _curves(versions, True)),
         ("costs", "What each version cost", _costs(versions)),
         ("log", "Who did what, and when", _log(lineage)),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -37,6 +38,22 @@ def state_of(lineage: Lineage, number: int) -> str:
     return "refused" if lineage.about(number)["verdict"] == REFUSED else "promoted"
 
 
+def moment(date: str) -> float:
+    """A version's date ("2026-11-22T10:00:00Z") as seconds since 1970."""
+    return datetime.strptime(date, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+
+
+def mean_auc(lineage: Lineage, number: int) -> float | None:
+    """A version's average AUC over the forgeries that it can be measured on (`ffd add --unmeasured` brings no test)."""
+    about = lineage.about(number)
+    if about["aa"] is not None:
+        return float(about["aa"])
+    matrix = pd.read_parquet(lineage.folder(number) / "matrix.parquet")
+    own = matrix[(matrix["metric"] == "auc") & (matrix["level"] == "frame") & (matrix["stream"] == "test")]
+    values = own.loc[(own["after"] == len(about["experiences"]) - 1) & own["value"].notna(), "value"]
+    return float(values.mean()) if len(values) else None
+
+
 def _figure(value: float | None, form: str) -> str:
     return "-" if value is None or not np.isfinite(value) else format(value, form)
 
@@ -53,11 +70,14 @@ def table(lineage: Lineage) -> str:
         name = name if len(name) <= 15 else name[:14] + "~"
         seconds = about["seconds"]
         lines.append(
-            f"{number:>4} {about['date'][:10]} {name:15} {about['faces']['train']:>7} {_figure(about['aa'], '.3f'):>6} "
+            f"{number:>4} {about['date'][:10]} {name:15} {about['faces']['train']:>7} "
+            f"{_figure(mean_auc(lineage, number), '.3f'):>6} "
             f"{_figure(about['worst_drop'], '+.3f'):>7} {seconds['train']:>7.1f} {seconds['measure']:>7.1f} "
             f"{state_of(lineage, number)}"
         )
-    lines.append("AA: average AUC; drop: largest of one forgery against the parent; * corrected")
+    lines.append(
+        "AA: average AUC of all that is measured; drop: largest of one forgery against the\nparent; * corrected"
+    )
     if lineage.candidate.is_dir():
         lines.append(f"under way: {read_plan(lineage).forgery} (`ffd add {lineage.path} --resume` or --abandon)")
     return "\n".join(lines)

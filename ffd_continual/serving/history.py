@@ -6,26 +6,29 @@ small, and another process may promote, erase or prune at any time.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ffd_continual.lineage.lineage import Lineage, is_lineage, open_lineage
+from ffd_continual.lineage.versions import mean_auc, moment
 from ffd_continual.scenarios.errors import FFDError
 
 SHOWN = (
     "number", "parent", "kind", "forgery", "date", "verdict", "worst_drop", "drops", "aa", "ci", "unseen_auc", "faces",
     "seconds", "learner_bytes", "stored_bytes",
 )  # fmt: skip
+_LINK = re.compile(r'href="versions/(\d+)/report/report\.html"')  # of the lineage's report to its versions
 REPORT, LINEAGE_REPORT = Path("report") / "report.html", "report.html"
 
 
 def history(path: Path) -> dict[str, Any]:
     """{lineage, name, promoted, versions, axis, curves, real_sources, report}: what the page shows of the folder.
 
-    axis: [{x, label}]; curves: [{name, stream, learnt: x or None, points: [[x, auc, low, high]]}]. FFDError where the
-    lineage is damaged.
+    axis: [{x, label, time}], time (of versions only) in seconds since 1970; curves: [{name, stream, learnt: x or None,
+    points: [[x, auc, low, high]]}]. FFDError where the lineage is damaged.
     """
     name = path.resolve().name
     if not is_lineage(path):
@@ -49,6 +52,7 @@ def _version(lineage: Lineage, number: int, promoted: int) -> dict[str, Any]:
     about = lineage.about(number)
     return {
         **{key: about.get(key) for key in SHOWN},
+        "aa": mean_auc(lineage, number),
         "promoted": number == promoted,
         "weights": lineage.has_weights(number),
         "report": (lineage.folder(number) / REPORT).is_file(),
@@ -71,7 +75,10 @@ def read_report(path: Path, number: int | None = None) -> str | None:
         if not is_lineage(path) or number not in open_lineage(path).versions():
             return None
         where = open_lineage(path).folder(number) / REPORT
-    return where.read_text(encoding="utf-8") if where.is_file() else None
+    if not where.is_file():
+        return None
+    text = where.read_text(encoding="utf-8")
+    return _LINK.sub(lambda found: f'href="/api/versions/{int(found[1])}/report"', text)
 
 
 def _matrix(folder: Path) -> pd.DataFrame:
@@ -124,4 +131,5 @@ def _of_chain(lineage: Lineage, chain: list[int]) -> tuple[list[dict[str, Any]],
         _take(points, number, table[table["after"] == table["after"].max()])
         for name in lineage.about(number).get("experiences", ()):
             learnt.setdefault(str(name), number)
-    return [{"x": number, "label": f"v{number}"} for number in chain], _curves(points, learnt)
+    axis = [{"x": number, "label": f"v{number}", "time": moment(lineage.about(number)["date"])} for number in chain]
+    return axis, _curves(points, learnt)

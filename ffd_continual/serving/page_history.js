@@ -11,9 +11,25 @@ function draw(tag, given, text) {
   return made;
 }
 
+// What stands below the axis: versions or experiences, evenly spaced, or dates between the first and the last.
+function marks(axis, byTime) {
+  if (!byTime) {
+    const every = Math.max(1, Math.ceil(axis.length / 5));
+    return axis.map((tick, number) => ({at: axis.length < 2 ? 0.5 : number / (axis.length - 1), label: tick.label, number: (axis.length - 1 - number) / every}))
+      .filter((mark) => Number.isInteger(mark.number));
+  }
+  const first = axis[0].time, span = axis[axis.length - 1].time - first;
+  const form = span < 2 * 86400 ? {hour: "2-digit", minute: "2-digit", hourCycle: "h23"} : span < 300 * 86400 ? {day: "numeric", month: "short"} : {month: "short", year: "numeric"};
+  const words = new Intl.DateTimeFormat("en-GB", {...form, timeZone: "UTC"});
+  return [0, 1, 2, 3].map((part) => ({at: part / 3, label: words.format(new Date(1000 * (first + span * part / 3))), number: 0}));
+}
+
 // One forgery's curve over the axis; points are [x, auc, low, high].
-function chart(curve, axis, low) {
-  const at = (x) => LEFT + (axis.length < 2 ? 0.5 : axis.findIndex((tick) => tick.x === x) / (axis.length - 1)) * (WIDE - LEFT - RIGHT);
+function chart(curve, axis, low, byTime) {
+  const first = axis.length ? axis[0].time : 0, span = axis.length ? axis[axis.length - 1].time - first : 0;
+  const share = (x) => byTime ? (axis.find((tick) => tick.x === x).time - first) / span :
+    axis.length < 2 ? 0.5 : axis.findIndex((tick) => tick.x === x) / (axis.length - 1);
+  const along = (part) => LEFT + part * (WIDE - LEFT - RIGHT), at = (x) => along(share(x));
   const up = (y) => TOP + (1 - (y - low) / (1 - low)) * (HIGH - TOP - 34);
   const colour = curve.stream === "unseen" ? "#c65102" : "#0b5394";
   const made = draw("svg", {viewBox: `0 0 ${WIDE} ${HIGH}`, role: "img", "aria-label": `AUC of ${curve.name}`});
@@ -22,22 +38,22 @@ function chart(curve, axis, low) {
       draw("text", {x: LEFT - 6, y: up(tick / 10) + 3.5, "text-anchor": "end"}, (tick / 10).toFixed(1)));
   }
   made.append(draw("line", {class: "chance", x1: LEFT, x2: WIDE - RIGHT, y1: up(0.5), y2: up(0.5)}));
-  const every = Math.max(1, Math.ceil(axis.length / 5));
-  axis.forEach((tick, number) => {
-    if ((axis.length - 1 - number) % every) return;
-    const short = tick.label.length > 11 ? `${tick.label.slice(0, 10)}…` : tick.label;
-    made.append(draw("text", {x: at(tick.x), y: HIGH - 8 - (axis.length > 3 && (axis.length - 1 - number) / every % 2 ? 0 : 12), "text-anchor": "middle"}, short));
+  marks(axis, byTime).forEach((mark) => {
+    const short = mark.label.length > 11 ? `${mark.label.slice(0, 10)}…` : mark.label;
+    made.append(draw("text", {x: along(mark.at), y: HIGH - 8 - (!byTime && axis.length > 3 && mark.number % 2 ? 0 : 12), "text-anchor": "middle"}, short));
   });
   const points = curve.points.filter((point) => point[1] !== null && axis.some((tick) => tick.x === point[0]));
   if (curve.learnt !== null && axis.some((tick) => tick.x === curve.learnt)) {
     made.append(draw("line", {class: "learnt", x1: at(curve.learnt), x2: at(curve.learnt), y1: TOP, y2: up(low)}));
   }
+  // By time a version's figure holds until the next one goes into use.
+  const steps = (some) => byTime ? some.flatMap((point, number) => number ? [[point[0], ...some[number - 1].slice(1)], point] : [point]) : some;
   const banded = points.filter((point) => point[2] !== null && point[3] !== null);
   if (banded.length > 1) {
-    const edge = [...banded.map((p) => [p[0], p[3]]), ...banded.slice().reverse().map((p) => [p[0], p[2]])];
+    const whole = steps(banded), edge = [...whole.map((p) => [p[0], p[3]]), ...whole.slice().reverse().map((p) => [p[0], p[2]])];
     made.append(draw("polygon", {points: edge.map(([x, y]) => `${at(x)},${up(Math.max(y, low))}`).join(" "), fill: colour, "fill-opacity": 0.12}));
   }
-  made.append(draw("polyline", {points: points.map((p) => `${at(p[0])},${up(p[1])}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.2}));
+  made.append(draw("polyline", {points: steps(points).map((p) => `${at(p[0])},${up(p[1])}`).join(" "), fill: "none", stroke: colour, "stroke-width": 2.2}));
   points.forEach((p) => made.append(draw("circle", {cx: at(p[0]), cy: up(p[1]), r: 3, fill: colour})));
   if (points.length) {
     const last = points[points.length - 1];
@@ -50,14 +66,30 @@ function lost(curve) {
   const points = curve.points.filter((point) => point[1] !== null);
   const last = points[points.length - 1], first = points.find((point) => point[0] === curve.learnt);
   if (curve.stream === "unseen") return "never learnt";
-  if (!first || !last) return "not learnt yet";
-  const change = first[1] - last[1];
+  if (!last) return "not measured";
+  if (!first) return curve.learnt === null ? "not learnt yet" : `now ${last[1].toFixed(2)}`;
+  const change = Number(first[1].toFixed(2)) - Number(last[1].toFixed(2));
   if (first === last) return `just learnt at ${last[1].toFixed(2)}`;
   const words = change >= 0.005 ? `lost ${change.toFixed(2)}` : change <= -0.005 ? `gained ${(-change).toFixed(2)}` : "nothing lost";
   return `learnt at ${first[1].toFixed(2)}, now ${last[1].toFixed(2)}: ${words}`;
 }
 
+// Told by version, or by the days that lie between: one can choose where there are several of both.
 function curves(told) {
+  const times = told.axis.map((tick) => tick.time);
+  const timed = told.lineage && times.length > 1 && times.every((time, number) => !number || time > times[number - 1]);
+  const place = make("div", {});
+  const show = (byTime) => {
+    const choice = timed ? [make("p", {class: "choice", role: "group", "aria-label": "Curves over"}, "Curves over ",
+      ...[["versions", false], ["calendar time", true]].map(([word, own]) =>
+        make("button", {type: "button", "aria-pressed": String(own === byTime), onclick: () => show(own)}, word)))] : [];
+    place.replaceChildren(...choice, ...panels(told, byTime));
+  };
+  show(false);
+  return [place];
+}
+
+function panels(told, byTime) {
   const values = told.curves.flatMap((curve) => curve.points.map((point) => point[1])).filter((value) => value !== null);
   const low = Math.min(0.45, Math.floor(Math.min(...values, 1) * 20 - 1) / 20);
   return ["test", "unseen"].flatMap((stream) => {
@@ -65,9 +97,9 @@ function curves(told) {
     if (!chosen.length) return [];
     const over = told.lineage ? "version" : "experience";
     return [make("h2", {}, stream === "test" ? "Forgetting curves" : "Forgeries that were never learnt"),
-      make("p", {class: "words"}, `AUC on test faces after each ${over}; the band is its 95 % interval, dotted is chance.`),
+      make("p", {class: "words"}, `AUC on test faces after each ${over}${byTime ? ", by its date (UTC)" : ""}; the band is its 95 % interval, dotted is chance.`),
       make("div", {class: "panels"}, chosen.map((curve) =>
-        make("figure", {}, make("figcaption", {}, told.real_sources.includes(curve.name) ? `${curve.name} (real faces)` : curve.name, make("span", {}, lost(curve))), chart(curve, told.axis, low))))];
+        make("figure", {}, make("figcaption", {}, told.real_sources.includes(curve.name) ? `${curve.name} (real faces)` : curve.name, make("span", {}, lost(curve))), chart(curve, told.axis, low, byTime))))];
   });
 }
 

@@ -231,6 +231,40 @@ def test_a_person_drops_a_face_a_video_and_something_else(
     assert not refused, refused
 
 
+UNEVEN = {
+    "lineage": True, "name": "grown", "promoted": 3, "versions": [], "real_sources": [], "report": False,
+    "axis": [{"x": 1, "label": "v1", "time": 1.6e9}, {"x": 2, "label": "v2", "time": 1.601e9},
+             {"x": 3, "label": "v3", "time": 1.7e9}],
+    "curves": [{"name": "alpha", "stream": "test", "learnt": 1,
+                "points": [[1, 0.9, 0.8, 0.95], [2, 0.8, 0.7, 0.9], [3, 0.7, 0.6, 0.8]]},
+               {"name": "few", "stream": "test", "learnt": 3, "points": [[3, None, None, None]]}],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not BROWSER, reason="no Chromium on this machine")
+def test_curves_over_versions_and_over_calendar_time(page: Page) -> None:
+    page.value(f"window.ask = async () => ({json.dumps(UNEVEN)})")
+    page.value("document.getElementById('tab-history').click()")
+    page.wait("document.querySelectorAll('#history svg').length === 2")
+    circles = "document.querySelector('#history svg').querySelectorAll('circle')"
+    places = f"[...{circles}].map((one) => +one.getAttribute('cx'))"
+    pressed = "document.querySelector('.choice [aria-pressed=true]').textContent"
+    first, second, third = page.value(places)
+    assert (page.value(pressed), (second - first) / (third - first)) == ("versions", pytest.approx(0.5))
+    page.value("document.querySelectorAll('.choice button')[1].click()")
+    first, second, third = page.value(places)
+    assert (page.value(pressed), (second - first) / (third - first)) == ("calendar time", pytest.approx(0.01))
+    text = page.value("document.getElementById('history').innerText")
+    assert "Sept 2020" in text.replace("Sep 2020", "Sept 2020")
+    assert "Nov 2023" in text
+    assert "learnt at 0.90, now 0.70: lost 0.20" in text
+    assert "not measured" in text
+    page.size(400, 800)
+    assert page.value("document.documentElement.scrollWidth") <= 400
+    assert not page.complaints
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_it_cleanly_while_somebody_uploads(served: tuple[subprocess.Popen[str], str]) -> None:
     process, address = served
