@@ -244,7 +244,8 @@ def _warnings(rows: _Rows) -> Iterator[Fault]:
 
 
 def _duplicate_faults(manifest: Manifest, rows: _Rows, seen: dict[str, _Seen], digests: list[str]) -> Iterator[Fault]:
-    """Nearly the same picture under another name: in another split, with another label; counted within a split.
+    """Nearly the same picture, perhaps mirrored, under another name: in another split, with another label; counted
+    within a split.
 
     Rows that share a person, video or pair are left to the other faults, pictures of the same bytes, too.
     """
@@ -253,10 +254,11 @@ def _duplicate_faults(manifest: Manifest, rows: _Rows, seen: dict[str, _Seen], d
     order = np.argsort(-pairs.correlation, kind="stable")  # of several, the nearest is named
     told: set[tuple[int, str]] = set()
     within: set[int] = set()
-    for i, j, bits in zip(pairs.first[order].tolist(), pairs.second[order].tolist(), pairs.bits[order], strict=True):
+    sides = (pairs.first[order].tolist(), pairs.second[order].tolist())
+    for i, j, bits, turned in zip(*sides, pairs.bits[order], pairs.mirrored[order], strict=True):
         if digests[i] and digests[i] == digests[j]:
             continue
-        how = f"({bits} of 64 hash bits differ)"
+        how = f"({'mirrored, ' if turned else ''}{bits} of 64 hash bits differ)"
         if splits[i] and splits[j] and splits[i] != splits[j]:
             # What is measured on comes from what was learnt, not the other way round: the later split is named.
             late, early = sorted((i, j), key=lambda row: SPLITS.index(splits[row]), reverse=True)

@@ -15,7 +15,7 @@ from ffd_continual.cli import main
 from ffd_continual.scenarios import duplicates
 from ffd_continual.scenarios.benign import EDITS
 from ffd_continual.scenarios.check import Fault, check_manifest
-from ffd_continual.scenarios.duplicates import dhash, look_at, near_duplicates, phash, related
+from ffd_continual.scenarios.duplicates import dhashes, look_at, near_duplicates, phashes, related
 from ffd_continual.scenarios.manifest import make_manifest, write_manifest
 from ffd_continual.scenarios.perturb import PERTURBATIONS
 from ffd_continual.scenarios.pictures import write_picture
@@ -50,17 +50,17 @@ def by_definition(grey: Picture) -> int:
 def test_phash_is_that_of_its_definition(faces: list[Picture]) -> None:
     for face in faces[:3]:
         grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-        assert phash(grey) == by_definition(grey)
+        assert phashes(grey) == (by_definition(grey), by_definition(grey[:, ::-1].copy()))
 
 
 def test_dhash_compares_neighbours(faces: list[Picture]) -> None:
     grey = cv2.cvtColor(faces[0], cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     bits = ["1" if int(small[r, c + 1]) > int(small[r, c]) else "0" for r in range(8) for c in range(8)]
-    assert dhash(grey) == int("".join(bits), 2)
+    assert dhashes(grey)[0] == int("".join(bits), 2)
+    assert dhashes(grey) == dhashes(grey[:, ::-1].copy())[::-1]
     rising = np.tile(np.arange(72, dtype=np.uint8) * 3, (64, 1))
-    assert dhash(rising) == 2**64 - 1
-    assert dhash(rising[:, ::-1].copy()) == 0
+    assert dhashes(rising) == (2**64 - 1, 0)
 
 
 CHANGES: dict[str, Callable[[Picture], Picture]] = {
@@ -81,6 +81,27 @@ def test_copies_are_found_and_nothing_else(name: str, faces: list[Picture]) -> N
     found = near_duplicates(looks, table)
     assert sorted(zip(found.first.tolist(), found.second.tolist(), strict=True)) == [(i, i + 8) for i in range(8)]
     assert (found.correlation >= duplicates.CORRELATION).all()
+    assert not found.mirrored.any()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_mirrored_copies_are_found_and_nothing_else(name: str, faces: list[Picture]) -> None:
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(16)], "identity": [f"p{i}" for i in range(16)]})
+    turned = [CHANGES[name](face[:, ::-1].copy()) for face in faces]
+    # The copies stand before half of the faces: found whichever comes first in the table.
+    looks = [look_at(face) for face in [*turned[:4], *faces, *turned[4:]]]
+    found = near_duplicates(looks, table)
+    pairs = [(i, i + 4) for i in range(4)] + [(i + 4, i + 8) for i in range(4, 8)]
+    assert sorted(zip(found.first.tolist(), found.second.tolist(), strict=True)) == pairs
+    assert found.mirrored.all()
+
+
+def test_a_symmetric_face_is_one_pair(faces: list[Picture]) -> None:
+    half = faces[0][:, :48]
+    face = np.concatenate([half, half[:, ::-1]], 1)
+    table = pd.DataFrame({"path": ["a.png", "b.png", "c.png"]})
+    found = near_duplicates([look_at(p) for p in (face, faces[1], CHANGES["jpeg"](face))], table)
+    assert (found.first.tolist(), found.second.tolist()) == ([0], [2])
 
 
 def test_both_searches_find_the_same_pairs() -> None:
@@ -93,14 +114,22 @@ def test_both_searches_find_the_same_pairs() -> None:
         (i, j) for i in range(400) for j in range(i + 1, 400) if bin(int(hashes[i]) ^ int(hashes[j])).count("1") <= 8
     }
     assert len(truth) > 100
-    found: dict[int, set[tuple[int, int]]] = {}
+    turned = hashes[::-1].copy()  # any other hashes: of picture j those of 4999 - j
+    found: dict[int, list[set[tuple[int, int]]]] = {}
     for limit in (10**9, 0):  # always brute force, always FAISS
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(duplicates, "BRUTE_BELOW", limit)
             patch.setattr(duplicates, "QUERIES", 700)
-            found[limit] = {(int(i), int(j)) for a, b in duplicates._near(hashes, 8) for i, j in zip(a, b, strict=True)}
+            found[limit] = [
+                {(int(i), int(j)) for a, b in duplicates._near(hashes, 8, among) for i, j in zip(a, b, strict=True)}
+                for among in (None, turned)
+            ]
     assert found[0] == found[10**9]
-    assert {(i, j) for i, j in found[0] if j < 400} == truth
+    plain, crossed = found[0]
+    assert {(i, j) for i, j in plain if j < 400} == truth
+    # Each pair both ways round, and each picture with itself under its other place.
+    either = plain | {(j, i) for i, j in plain} | {(i, i) for i in range(5000)}
+    assert crossed == {(i, 4999 - j) for i, j in either if i != 4999 - j}
 
 
 def test_flat_and_unknown_pictures_resemble_nothing() -> None:
@@ -174,6 +203,17 @@ def test_a_copy_in_another_split_is_a_fault_with_both_rows(table: pd.DataFrame, 
     assert all("row 13" in f.message and "in train" in f.message and "in test" in f.message for f in faults[:2])
     # The forgery of person 4 resembles a real picture that is not its pair.
     assert [(f.row, f.kind) for f in faults if f.kind.endswith("label")] == [(10, "near-duplicate-label")]
+
+
+def test_a_mirrored_copy_in_another_split_is_a_fault(table: pd.DataFrame, tmp_path: Path) -> None:
+    turned = cv2.imread(str(tmp_path / "real/4.png"))[:, ::-1]
+    assert cv2.imwrite(str(tmp_path / "turned.png"), turned)
+    faults = [fault for fault in near(copied(table, tmp_path, "turned.png", "copy.jpg"), tmp_path) if not fault.warning]
+    assert [(f.row, f.kind) for f in faults if f.kind.endswith("splits")] == [
+        (9, "near-duplicate-in-two-splits"),
+        (10, "near-duplicate-in-two-splits"),
+    ]
+    assert all("row 13" in f.message and "(mirrored, " in f.message for f in faults[:2])
 
 
 def test_within_a_split_they_are_counted_only(table: pd.DataFrame, tmp_path: Path) -> None:
