@@ -1,4 +1,4 @@
-"""`ffd discover`: new kinds of forgeries among suspicious faces; `--measure CONFIG`: how well that works."""
+"""`ffd discover`: new kinds of forgeries among suspicious faces; `--measure`: how well that works."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import cv2
 import torch
 
 from ffd_continual.config import apply_sets, config_from, read_yaml
-from ffd_continual.detecting.discover import BY, SPACE, WAY, Discovery, discover, known_standard
+from ffd_continual.detecting.discover import MIXED, WAY, Discovery, discover, known_standard
 from ffd_continual.detecting.inputs import walk_inputs
-from ffd_continual.detecting.measure import flagging_text, grouping_text, measure_discovery
+from ffd_continual.detecting.measure import (
+    each_text,
+    flagging_text,
+    grouping_text,
+    measure_discovery,
+    measure_finished,
+)
 from ffd_continual.detecting.opened import open_detector
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.prepare.source import spread
@@ -25,12 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="a new folder: sheets, faces.csv, manifest.csv, crops")
     parser.add_argument("--at", type=int, metavar="VERSION", help="version of the lineage (default: the promoted one)")
     parser.add_argument("--cropped", action="store_true", help="pictures are face crops, framed as the run's data")
+    parser.add_argument("--mixed", action="store_true", help="real faces may be among them: flag fewer of those")
     parser.add_argument("--smallest", type=int, default=5, metavar="N", help="faces that make a group (default 5)")
     parser.add_argument("--frames", type=int, default=8, metavar="N", help="of a video, spread over it (default 8)")
     parser.add_argument("--name", default="new", help="groups are called NAME-01, NAME-02, ... (default: new)")
     parser.add_argument(
-        "--measure", metavar="CONFIG", help="instead: withhold each of its forgeries in turn; resumable"
+        "--measure", metavar="CONFIG|RUN", help="instead: withhold forgeries in turn; of a run, nothing is trained"
     )
+    parser.add_argument("--withhold", default="", metavar="NAME,NAME", help="with --measure: only these (default: all)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="with --measure: train.steps=50"
     )
@@ -50,11 +58,14 @@ def run(args: argparse.Namespace) -> int:
     detector = open_detector(args.detector, args.at)
     torch.set_num_threads(detector.config.train.threads)
     cv2.setNumThreads(1)
-    known = known_standard(detector)
+    known = known_standard(detector, MIXED if args.mixed else WAY)
     say(
         f"{detector.version} knows {', '.join(detector.known)}; novel is what exceeds {known.threshold:.2f}, the 95 % "
         f"point of {known.usual} of its validation forgeries ({known.way}, {known.stored} {known.kind})."
     )
+    if known.reals > 0:
+        more = "" if args.mixed else " (fewer with --mixed)"
+        say(f"So do {known.reals:.0%} of its real validation faces{more}: look for real ones on the sheets.")
     found = discover(
         detector, walk_inputs(args.paths), args.out, known, args.cropped, args.smallest, args.frames, args.name
     )
@@ -81,11 +92,19 @@ def tell(found: Discovery, out: Path) -> None:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    config = config_from(apply_sets({"name": Path(args.measure).stem, **read_yaml(args.measure)}, args.set))
-    table = measure_discovery(config, args.out, args.smallest)
-    say("\nTest faces of a forgery that was withheld, against those of known ones (means over forgeries):")
+    names = [name for name in args.withhold.split(",") if name]
+    if Path(args.measure).is_dir():
+        if args.set:
+            raise FFDError("--set changes a configuration; --measure was given a finished run.")
+        torch.set_num_threads(1)
+        table = measure_finished(Path(args.measure), args.out, args.smallest, names)
+    else:
+        config = config_from(apply_sets({"name": Path(args.measure).stem, **read_yaml(args.measure)}, args.set))
+        table = measure_discovery(config, args.out, args.smallest, names)
+    say("\nTest faces of a withheld forgery against those of known ones (means over forgeries):")
     print(flagging_text(table))
-    say(f"\nGroups among what {WAY} flags (as used: {BY}-{SPACE}):")
-    print(grouping_text(table, WAY))
+    say(f"\n{WAY}, and what it flags in groups:")
+    print(each_text(table, WAY))
+    print("\n" + grouping_text(table, WAY))
     print(f"\n{args.out / 'discover.csv'}")
     return 0

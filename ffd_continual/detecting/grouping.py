@@ -17,15 +17,16 @@ from ffd_continual.scenarios.errors import FFDError
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 WAYS = ("agglomerative", "hdbscan", "dbscan")
-DIRECTIONS = 8  # principal ones that are looked at
+DIRECTIONS = 8  # that are looked at
 REACH = 0.45  # mean cosine distance within an agglomerative group; docs/detector.md has the choice
 
 
 def reduced(features: Floats, directions: int = DIRECTIONS) -> Floats:
-    """The principal directions of features (N, F), rows then of length 1: (N, at most `directions`)."""
-    centred = features - features.mean(0)
-    _, _, rows = np.linalg.svd(centred, full_matrices=False)
-    made = centred @ rows[:directions].T
+    """The directions of features (N, F) with the largest sums of squares, rows then of length 1: (N, at most
+    `directions`). The origin stays where it is: faces of one new forgery alone share a direction from there, and
+    without their mean would be told apart by their scenes."""
+    _, _, rows = np.linalg.svd(features, full_matrices=False)
+    made = features @ rows[:directions].T
     return np.asarray(made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-12))
 
 

@@ -1,97 +1,45 @@
-"""How unlike everything known is a forged face? Four scores, and how they are measured; larger is more novel.
+"""How unlike everything known is a forged face? Scores, and how they are measured; larger is more novel.
 
-*learner*: the learner's own `Output.novelty`. *softmax*: one minus the largest class probability (Hendrycks and Gimpel,
-ICLR 2017), classes being real and each known forgery, P(forged) shared out by the attribution. *mahalanobis*: squared
-distance to the nearest class mean under one shared covariance (Lee et al., NeurIPS 2018). *neighbour*: distance to the
-k-th nearest stored face (Sun et al., ICML 2022), both in a feature space: the learner's `common` one, `statistics` of
-the frozen stages, or `special`, what all modules of single forgeries see, side by side;
-*kin* is the latter, projected on the directions that tell known classes apart.
-Axes: N faces, M stored faces, F features, K known forgeries.
+*kinship*, the one that is used, asks three times whether a face is of any known kind, and means the answers, each in
+units of its spread over validation forgeries: the largest logit of the modules of single forgeries; the largest linear
+discriminant of a known forgery (Fisher, 1936); the cosine to the k-th nearest stored forged face in the directions that
+tell known classes apart. Both latter read what the modules see beside residual statistics of the picture. All three are
+signed, so a face that leans away from every known forgery is as novel as one that stands apart: real faces are novel,
+too. *kinship-mixed* lets the nearest stored face be real, which keeps more of them out.
+Others, to compare with: *learner*, the learner's own `Output.novelty`. *softmax*: one minus the largest class
+probability (Hendrycks and Gimpel, ICLR 2017), classes being real and each known forgery, P(forged) shared out by the
+attribution. *max-logit* (Hendrycks et al., ICML 2022), over modules. *mahalanobis*: squared distance to the nearest
+class mean under one shared covariance (Lee et al., NeurIPS 2018). *neighbour*: distance to the k-th nearest stored face
+(Sun et al., ICML 2022), in the whitened `common` or `special` features. docs/detector.md has figures.
+Axes: N faces, M stored faces, F features, C classes, K known forgeries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ffd_continual.detecting.opened import Opened, Picture
+from ffd_continual.detecting.described import Described
 from ffd_continual.measuring.metrics import auc
-from ffd_continual.runs.modules import ask, expert_modules
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.scenarios.views import to_planes
-from ffd_continual.strategies.learners.trunk import Trunk, level_statistics
 
 Floats = npt.NDArray[np.float64]
 K = 5
 SHRINK = 0.1
-
-
-@dataclass(frozen=True)
-class Described:
-    """What a detector says of N faces, as arrays."""
-
-    p: Floats  # (N,) calibrated probability of being forged
-    weights: Floats  # (N, K) attribution; one column of ones where the learner has none
-    novelty: Floats  # (N,) NaN where the learner has none
-    common: Floats  # (N, F)
-    statistics: Floats  # (N, F') of the frozen stages; `common` where the learner has no trunk
-    special: Floats  # (N, K D) of the learner's modules; `common` where it has none
-
-    def take(self, at: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Described:
-        """Some of the faces."""
-        return Described(*(getattr(self, one.name)[at] for one in fields(self)))
-
-
-def join(parts: Sequence[Described]) -> Described:
-    """Faces one after the other."""
-    return Described(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(Described)))
-
-
-def describe_faces(detector: Opened, faces: Sequence[Picture]) -> Described:
-    """Ask a detector about what its learner would see: (S, S, 3) RGB each. FFDError without any face."""
-    if not faces:
-        raise FFDError("there is no face to describe.")
-    verdicts = detector.ask(faces, maps=False)
-    common = np.stack([verdict.feature for verdict in verdicts]).astype(np.float64)
-    trunk, statistics = getattr(detector.learner, "trunk", None), common
-    if isinstance(trunk, Trunk) and len(trunk.low):
-        made = []
-        with torch.inference_mode():
-            for start in range(0, len(faces), detector.config.train.eval_batch):
-                images = torch.from_numpy(to_planes(faces[start : start + detector.config.train.eval_batch]))
-                made.append(level_statistics(trunk.levels(images.to(detector.device))).double().cpu().numpy())
-        statistics = np.concatenate(made)
-    weights = [list(verdict.attribution.values()) or [1.0] for verdict in verdicts]
-    novelty = [np.nan if verdict.novelty is None else verdict.novelty for verdict in verdicts]
-    special = _special(detector, faces)
-    scores = np.array([verdict.score for verdict in verdicts])
-    return Described(
-        scores, np.array(weights), np.array(novelty), common, statistics, common if special is None else special
-    )
-
-
-def _special(detector: Opened, faces: Sequence[Picture]) -> Floats | None:
-    """What each module of one forgery sees (N, K D); None for a learner without such modules."""
-    if expert_modules(detector.learner) is None:
-        return None
-    made, batch = [], detector.config.train.eval_batch
-    for start in range(0, len(faces), batch):
-        frozen = detector.learner.frozen(torch.from_numpy(to_planes(faces[start : start + batch])).to(detector.device))
-        if frozen is None:
-            return None
-        made.append(ask(detector.learner, [frozen]).special.flatten(1).double().cpu().numpy())
-    return np.concatenate(made)
+SPACES = ("common", "special", "residual", "both")  # both: special and residual features side by side
+BASELINES = ("softmax", "mahalanobis-common")
+MORE = ("neighbour-common", "neighbour-special")
+KINSHIP = ("kinship", "kinship-mixed")
 
 
 @dataclass(frozen=True)
 class Whitening:
     """Makes the known classes' own spread 1 in every direction: what is left of a distance is unlikeness."""
 
+    names: tuple[str, ...]  # (C,) the classes
     centre: Floats  # (F,)
     scale: Floats  # (F, F)
     means: Floats  # (C, F) of the classes, whitened
@@ -103,7 +51,12 @@ class Whitening:
 
     def kin(self, features: Floats) -> Floats:
         """(N, F) to what tells known classes apart (N, C - 1): scene and person hardly show in it."""
-        return np.asarray(self(features) @ self.between)
+        return np.asarray((features - self.centre) @ (self.scale @ self.between))
+
+    def discriminants(self, features: Floats) -> Floats:
+        """(N, C): the log of each class's density up to a term that is the same for all, priors being equal."""
+        means = self.means @ self.between
+        return np.asarray(self.kin(features) @ means.T - (means**2).sum(1) / 2)
 
 
 def fit_whitening(features: Floats, classes: Sequence[str]) -> Whitening:
@@ -120,7 +73,8 @@ def fit_whitening(features: Floats, classes: Sequence[str]) -> Whitening:
     centre = features.mean(0)
     white = (means - centre) @ scale
     _, sizes, rows = np.linalg.svd(white - white.mean(0), full_matrices=False)
-    return Whitening(centre, scale, white, rows[sizes > 1e-6 * max(1.0, float(sizes.max(initial=0.0)))].T)
+    between = rows[sizes > 1e-6 * max(1.0, float(sizes.max(initial=0.0)))].T
+    return Whitening(tuple(found), centre, scale, white, between)
 
 
 def softmax_score(faces: Described) -> Floats:
@@ -142,47 +96,78 @@ def neighbour_score(stored: Floats, features: Floats, k: int = K) -> Floats:
 
 
 class Novelty:
-    """The scores of a detector that knows M stored faces (`classes`: "real" or the forgery of each)."""
+    """The scores of a detector that knows M stored faces (`classes`: "real" or the forgery of each).
 
-    def __init__(self, stored: Described, classes: Sequence[str]):
-        self.stored = stored
-        self.white: Mapping[str, Whitening] = MappingProxyType(
-            {space: fit_whitening(getattr(stored, space), classes) for space in SPACES}
-        )
+    usual: faces of known forgeries that the detector was not taught on; they give the parts of kinship one scale. The
+    stored forged faces, where there are none: these are better known than any other, so such a scale is a poor one.
+    """
+
+    def __init__(self, stored: Described, classes: Sequence[str], usual: Described | None = None):
+        self.stored, self.classes = stored, np.array(classes)
+        self.forged = self.classes != "real"
+        self.usual = stored.take(self.forged) if usual is None else usual
+        self._white: dict[str, Whitening] = {}
+
+    def white(self, space: str) -> Whitening:
+        """Fitted on the stored faces when it is first asked for."""
+        if space not in self._white:
+            self._white[space] = fit_whitening(features_of(self.stored, space), self.classes.tolist())
+        return self._white[space]
 
     def ways(self) -> tuple[str, ...]:
         """The scores that this detector can give."""
         own = ("learner",) if np.isfinite(self.stored.novelty).all() else ()
-        return (*own, *BASELINES, *MORE)
+        heard = ("max-logit",) if self.stored.heard.shape[1] else ()
+        return (*own, *BASELINES, *heard, *MORE, *KINSHIP)
 
     def score(self, way: str, faces: Described) -> Floats:
         """(N,) by one of `ways`. FFDError on another."""
-        if way == "learner" and "learner" in self.ways():
+        if way not in self.ways():
+            raise FFDError(f"no novelty score is called {way!r} for this detector. Known: {', '.join(self.ways())}.")
+        if way == "learner":
             return faces.novelty
         if way == "softmax":
             return softmax_score(faces)
+        if way == "max-logit":
+            return np.asarray(-faces.heard.max(1))
+        if way in KINSHIP:
+            mixed = way == "kinship-mixed"
+            usual = self.evidence(self.usual, mixed)
+            spread = np.maximum(usual.std(0), 1e-9)
+            return np.asarray(((self.evidence(faces, mixed) - usual.mean(0)) / spread).mean(1))
         kind, _, space = way.partition("-")
-        if kind == "mahalanobis" and space in self.white:
-            return mahalanobis_score(self.white[space], getattr(faces, space))
-        if space == "kin" and kind in ("mahalanobis", "neighbour"):
-            white = self.white["special"]
-            own, theirs = white.kin(self.stored.special), white.kin(faces.special)
-            if kind == "neighbour":
-                return neighbour_score(own, theirs)
-            means = white.means @ white.between
-            return np.asarray(((theirs[:, None, :] - means[None]) ** 2).mean(2).min(1))
-        if kind == "neighbour" and space in self.white:
-            white = self.white[space]
-            return neighbour_score(white(getattr(self.stored, space)), white(getattr(faces, space)))
-        raise FFDError(f"no novelty score is called {way!r} for this detector. Known: {', '.join(self.ways())}.")
+        white = self.white(space)
+        if kind == "mahalanobis":
+            return mahalanobis_score(white, features_of(faces, space))
+        return neighbour_score(white(features_of(self.stored, space)), white(features_of(faces, space)))
+
+    def evidence(self, faces: Described, mixed: bool) -> Floats:
+        """(N, 3), each larger where a face is less like any known forgery; (N, 2) without modules."""
+        white = self.white("both")
+        stored = white.kin(features_of(self.stored, "both"))
+        forged = [at for at, name in enumerate(white.names) if name != "real"]
+        features = features_of(faces, "both")
+        told = [
+            -white.discriminants(features)[:, forged].max(1),
+            neighbour_score(stored if mixed else stored[self.forged], white.kin(features)),
+        ]
+        if faces.heard.shape[1]:
+            told.append(-faces.heard.max(1))
+        return np.stack(told, axis=1)
+
+    def families(self, faces: Described) -> Floats:
+        """(N, 2 (C - 1)): what tells known classes apart in modules and in residuals; where groups are looked for.
+
+        Its origin is the mean of all that is known: the direction from there is what a new forgery's faces share.
+        """
+        return np.concatenate([self.white(s).kin(features_of(faces, s)) for s in ("special", "residual")], axis=1)
 
 
-SPACES = ("common", "statistics", "special")
-BASELINES = ("softmax", "mahalanobis-common")
-MORE = (
-    *(f"mahalanobis-{space}" for space in (*SPACES[1:], "kin")),
-    *(f"neighbour-{space}" for space in (*SPACES, "kin")),
-)
+def features_of(faces: Described, space: str) -> Floats:
+    """(N, F) of one of SPACES."""
+    if space == "both":
+        return np.concatenate([faces.special, faces.residual], axis=1)
+    return np.asarray(getattr(faces, space))
 
 
 @dataclass(frozen=True)
