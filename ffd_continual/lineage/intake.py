@@ -213,11 +213,14 @@ def place_incoming(
             warnings.simplefilter("ignore", DataWarning)  # that nothing tells the people is said by `take_in`
             placed = assign_splits(together, seed)
     except FFDError as error:
-        people = table.loc[table["label"] == 1, "identity"].replace("", np.nan).nunique()
+        if not str(error).startswith("cannot split by"):
+            raise FFDError(f"{source}: {error}") from error
+        count = table["identity"].where(table["identity"] != "", table["path"])[table["label"] == 1].nunique()
+        people = "1 person" if count == 1 else f"{count} people"
         raise FFDError(
-            f"{source}: {error} An addition that is measured needs five people and more in its test, of thirty or so "
-            f"(here: {people}), who do not all stand in one part of this lineage; `--unmeasured` learns from all of "
-            "them without any test."
+            f"{source}: {people} with forged faces cannot fill train, valid and test; nobody is divided, and who "
+            "stands in one part of this lineage stays there. Bring at least three people, about thirty to have it "
+            "measured well; or give --unmeasured to learn from all of them and test on none."
         ) from error
     return placed[placed["dataset"] != _DUMMY].reset_index(drop=True), notes
 

@@ -92,6 +92,17 @@ def test_three_people_are_needed() -> None:
     assert sorted(placed["split"]) == ["test", "train", "valid"]
 
 
+def test_unmeasured_takes_twenty_faces_of_one_person() -> None:
+    table = _table(["anna"] * 20)
+    with pytest.raises(FFDError, match=r"1 person .* at least three people.*--unmeasured"):
+        place_incoming(table, NOBODY, 0, "few")
+    placed, notes = place_incoming(table, NOBODY, 0, "few", unmeasured=True)
+    assert (set(placed["split"]), len(placed), notes) == ({"train"}, 20, [])
+    known = table.iloc[:1].assign(part="test")
+    with pytest.raises(FFDError, match="whom this lineage tests on"):
+        place_incoming(table, known, 0, "few", unmeasured=True)
+
+
 def test_real_faces_are_placed_by_themselves() -> None:
     placed, _ = place_incoming(_table([f"p{i}" for i in range(9)], "real"), NOBODY, 0, "x")
     assert set(placed["label"]) == {0}

@@ -92,8 +92,9 @@ def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
     assert len(lineage.table(1, "exemplars.parquet")) == 0
     few = tmp_path / "few"
     few.mkdir()
-    for path in sorted((tiny_faces.parent / "beta").glob("*.png"))[4:]:  # twenty forged faces and nothing else
+    for path in sorted((tiny_faces.parent / "beta").glob("*.png"))[4:]:  # forty forged faces and nothing else
         shutil.copy(path, few / f"new{path.name}")
+        cv2.imwrite(str(few / f"other{path.name}"), cv2.flip(cv2.imread(str(path)), 1))
     words = ["add", str(lineage.path), "--forgery", "beta", "--data", str(few), "--steps", "2", "--tolerance", "1"]
     assert cli.main([*words, "--any-picture"]) == 0
     said = capsys.readouterr().out.replace("\n", " ")
@@ -102,13 +103,44 @@ def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
     rows = lineage.table(2, "faces.parquet")
     train = rows[rows["stream"] == "train"]
     assert (train["label"] == 0).sum() == 5
-    assert (rows["label"] == 1).sum() - (rows["stream"] == "kept").sum() == 20
+    assert (rows["label"] == 1).sum() - (rows["stream"] == "kept").sum() == 40
     assert {"train", "valid", "test"} <= set(rows.loc[rows["label"] == 1, "stream"])
     assert len(lineage.table(2, "exemplars.parquet")) == 0
     matrix = pd.read_parquet(lineage.run() / "matrix.parquet")
     assert matrix.query("metric == 'auc' and on == 'beta' and after == 1")["value"].notna().all()
     shutil.rmtree(few)  # the next addition needs none of it
     assert cli.main(["add", str(lineage.path), "--forgery", "gamma", "--data", str(tiny_faces), *words[6:]]) == 0
+
+
+def test_few_faces_are_too_few_to_measure_and_learnt_from_when_told_to(
+    tmp_path: Path, tiny_faces: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lineage = _base(tmp_path, tiny_faces, 2, 5)
+    few = tmp_path / "few"
+    few.mkdir()
+    for number, path in enumerate(sorted((tiny_faces.parent / "beta").glob("*.png"))[12:]):
+        shutil.copy(path, few / f"IMG_{number}.png")
+    words = ["add", str(lineage.path), "--forgery", "beta", "--data", str(few), "--steps", "2", "--tolerance", "1"]
+    assert cli.main([*words, "--any-picture"]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "of 12 forged faces" in said
+    assert "too few to tell whether it was learnt" in said
+    assert "--unmeasured" in said
+    assert not lineage.candidate.exists()
+    assert lineage.versions() == [1]
+    assert cli.main([*words, "--any-picture", "--unmeasured"]) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "few-shot: 12 forged faces to learn from" in said
+    assert "+ beta: learnt, not measured" in said
+    rows = lineage.table(2, "faces.parquet")
+    assert set(rows.loc[(rows["label"] == 1) & (rows["experience"] == "beta"), "stream"]) == {"train", "kept"}
+    assert "beta is not measured" in " ".join(lineage.about(2)["notes"])
+    assert "beta not measured" in (lineage.path / "report.html").read_text(encoding="utf-8")
+    words[3:6] = ["gamma", "--data", str(tiny_faces)]
+    assert cli.main([*words, "--any-picture"]) == 0  # and it grows on
+    said = capsys.readouterr().out
+    assert "+ gamma: AUC 0" in said
+    assert [drop["name"] for drop in lineage.about(3)["drops"]] == ["alpha", "mean"]
 
 
 def _alarms(lineage: Lineage, after: int) -> float:
