@@ -18,7 +18,7 @@ import pandas as pd
 
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import REFUSED, read_log
-from ffd_continual.lineage.versions import mean_auc, moment, size_of, state_of
+from ffd_continual.lineage.versions import is_measured, mean_auc, moment, size_of, state_of
 from ffd_continual.reporting.charts import BLUE, ORANGE, Line, Panel, escape
 from ffd_continual.reporting.frame import page, panels, show, table
 from ffd_continual.runs.folder import write_text
@@ -35,6 +35,7 @@ class Version:
     state: str
     when: float  # seconds since 1970
     auc: dict[tuple[str, str], tuple[float, float, float]]
+    measured: bool
 
     @property
     def refused(self) -> bool:
@@ -54,7 +55,9 @@ def read_versions(lineage: Lineage) -> list[Version]:
         keys = zip(part["stream"], part["on"], strict=True)
         values = zip(part["value"], part["low"], part["high"], strict=True)
         when, state = moment(about["date"]), state_of(lineage, number)
-        found.append(Version(number, about, state, when, dict(zip(keys, values, strict=True))))
+        found.append(
+            Version(number, about, state, when, dict(zip(keys, values, strict=True)), is_measured(lineage, number))
+        )
     return found
 
 
@@ -157,7 +160,7 @@ def _table(versions: Sequence[Version]) -> str:
         state = f'<span class="{colour}">{v.state}</span>' if colour else v.state
         if about["verdict"] == "promoted anyway":
             state += "<br><small>promoted anyway</small>"
-        if about["kind"] == "add" and ("test", about["forgery"]) not in v.auc:
+        if not v.measured:
             state += f"<br><small>{escape(about['forgery'])} not measured</small>"
         link = f'<a href="versions/{v.number:04d}/report/report.html">{v.number}</a>'
         rows.append(

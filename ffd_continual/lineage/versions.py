@@ -43,15 +43,25 @@ def moment(date: str) -> float:
     return datetime.strptime(date, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
 
 
-def mean_auc(lineage: Lineage, number: int) -> float | None:
-    """A version's average AUC over the forgeries that it can be measured on (`ffd add --unmeasured` brings no test)."""
-    about = lineage.about(number)
-    if about["aa"] is not None:
-        return float(about["aa"])
+def measured_aucs(lineage: Lineage, number: int) -> dict[str, float]:
+    """AUC of each forgery that a version can be measured on (`ffd add --unmeasured` brings no forged test faces)."""
     matrix = pd.read_parquet(lineage.folder(number) / "matrix.parquet")
     own = matrix[(matrix["metric"] == "auc") & (matrix["level"] == "frame") & (matrix["stream"] == "test")]
-    values = own.loc[(own["after"] == len(about["experiences"]) - 1) & own["value"].notna(), "value"]
-    return float(values.mean()) if len(values) else None
+    own = own[(own["after"] == len(lineage.about(number)["experiences"]) - 1) & own["value"].notna()]
+    return dict(zip(own["on"], own["value"].astype(float), strict=True))
+
+
+def mean_auc(lineage: Lineage, number: int) -> float | None:
+    """A version's average AUC over what is measured."""
+    about = lineage.about(number)
+    values = [float(about["aa"])] if about["aa"] is not None else list(measured_aucs(lineage, number).values())
+    return float(np.mean(values)) if values else None
+
+
+def is_measured(lineage: Lineage, number: int) -> bool:
+    """False for a version whose new forgery came without forged test faces."""
+    about = lineage.about(number)
+    return about["kind"] != "add" or about["aa"] is not None or about["forgery"] in measured_aucs(lineage, number)
 
 
 def _figure(value: float | None, form: str) -> str:
@@ -67,6 +77,7 @@ def table(lineage: Lineage) -> str:
     for number in lineage.versions():
         about = lineage.about(number)
         name = about["forgery"] if about["kind"] != "correct" else f"{about['forgery']}*"
+        name = name if is_measured(lineage, number) else f"{name}°"
         name = name if len(name) <= 15 else name[:14] + "~"
         seconds = about["seconds"]
         lines.append(
@@ -75,9 +86,8 @@ def table(lineage: Lineage) -> str:
             f"{_figure(about['worst_drop'], '+.3f'):>7} {seconds['train']:>7.1f} {seconds['measure']:>7.1f} "
             f"{state_of(lineage, number)}"
         )
-    lines.append(
-        "AA: average AUC of all that is measured; drop: largest of one forgery against the\nparent; * corrected"
-    )
+    lines.append("AA: average AUC of what is measured; drop: largest of one forgery against the")
+    lines.append("parent; * corrected; ° came unmeasured")
     if lineage.candidate.is_dir():
         lines.append(f"under way: {read_plan(lineage).forgery} (`ffd add {lineage.path} --resume` or --abandon)")
     return "\n".join(lines)

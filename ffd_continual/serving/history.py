@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ffd_continual.lineage.lineage import Lineage, is_lineage, open_lineage
-from ffd_continual.lineage.versions import mean_auc, moment
+from ffd_continual.lineage.versions import is_measured, mean_auc, moment
 from ffd_continual.scenarios.errors import FFDError
 
 SHOWN = (
@@ -53,6 +53,7 @@ def _version(lineage: Lineage, number: int, promoted: int) -> dict[str, Any]:
     return {
         **{key: about.get(key) for key in SHOWN},
         "aa": mean_auc(lineage, number),
+        "measured": is_measured(lineage, number),
         "promoted": number == promoted,
         "weights": lineage.has_weights(number),
         "report": (lineage.folder(number) / REPORT).is_file(),

@@ -117,7 +117,7 @@ function versions(told, open) {
   const heads = ["Version", "What", "Verdict", "Average AUC", "Unseen AUC", "Worst drop", "Minutes", "Report"];
   const rows = told.versions.map((one) => {
     const what = `${one.kind === "real" ? "add real faces" : one.kind}: ${one.forgery || ""}`;
-    const verdict = `${one.verdict || ""}${one.promoted ? ", in use" : ""}${one.weights ? "" : ", pruned"}`;
+    const verdict = `${one.verdict || ""}${one.promoted ? ", in use" : ""}${one.weights ? "" : ", pruned"}${one.measured ? "" : ", never measured"}`;
     const report = one.report ? make("button", {type: "button", onclick: () => open(one.number)}, "open") : make("span", {}, "–");
     const cells = [`v${one.number}`, [make("span", {}, what, make("br"), make("small", {}, (one.date || "").replace("T", " ").replace(/:\d\dZ$/, " UTC")))], verdict, number(one.aa),
       number(one.unseen_auc), number(one.worst_drop), minutes(one.seconds), [report]];

@@ -83,12 +83,16 @@ def test_curves_over_time_keep_the_distances_of_days(grown: Path) -> None:
 def test_what_was_never_measured_is_said_and_in_no_mean(grown: Path) -> None:
     lineage = open_lineage(grown)
     assert mean_auc(lineage, 4) == pytest.approx(0.8)
-    assert " 0.800 " in next(line for line in table(lineage).splitlines() if line.startswith("   4"))
+    lines = table(lineage).splitlines()
+    assert " 0.800 " in lines[5]
+    assert ("few°" in lines[5], "beta°" in lines[3]) == (True, False)
+    assert max(map(len, lines)) <= 80
     text = write_page(lineage).read_text(encoding="utf-8")
     assert "few not measured" in text
     assert ">few<" not in text.partition('<section id="curves">')[2].partition('<section id="costs">')[0]
     told = history(grown)
     assert told["versions"][3]["aa"] == pytest.approx(0.8)
+    assert [one["measured"] for one in told["versions"]] == [True, True, True, False]
 
 
 def test_the_history_tells_dates_and_leads_to_the_versions_reports(grown: Path) -> None:
