@@ -23,7 +23,9 @@ import torch
 from ffd_continual.config import RunConfig
 from ffd_continual.finish import finish_run
 from ffd_continual.lineage.candidate import Plan, read_plan
+from ffd_continual.lineage.closed import ClosedModules
 from ffd_continual.lineage.drops import MEAN, Drop, drops, fallen
+from ffd_continual.lineage.judged import FOLDER as JUDGED
 from ffd_continual.lineage.judged import clear, judged_features, shared
 from ffd_continual.lineage.lineage import FORMAT, PATHS, Lineage
 from ffd_continual.lineage.rows import (
@@ -93,7 +95,8 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
         write_text(folder.path / "train_cpu", f"{time.process_time() - spent:.3f}\n")
     spent = time.process_time()
     parts = _measuring_parts(lineage, plan, folder, config, clock)
-    _measure(plan, folder, config, parts, clock)
+    closed = ClosedModules(lineage.path / ".cache" / JUDGED / f"closed-{config.train.threads}-{parts.device}.npz")
+    _measure(plan, folder, config, parts, clock, closed)
     measure_cpu = time.process_time() - spent
     _describe_stored(lineage, plan, folder)
     before, after = (pd.read_parquet(folder.predictions(i)) for i in (plan.last - 1, plan.last))
@@ -187,19 +190,25 @@ def _with_features(parts: Parts, config: RunConfig, cache: Path) -> Parts:
     return replace(parts, sources=replace(parts.sources, kept=kept))
 
 
-def _measure(plan: Plan, folder: RunFolder, config: RunConfig, parts: Parts, clock: Clock) -> None:
+def _measure(
+    plan: Plan, folder: RunFolder, config: RunConfig, parts: Parts, clock: Clock, closed: ClosedModules
+) -> None:
     agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device)
     name = plan.experiences[-1]
     before = pd.read_parquet(folder.predictions(plan.last - 1))
     if name not in set(before["on"]):
         began = time.monotonic()
         load_state(parts, folder.after(plan.last - 1))
+        closed.stand_in(parts.learner)
         made = _before_learning(agent, parts, before, plan)
         write_table(folder.predictions(plan.last - 1), pd.concat([before, made], ignore_index=True)[before.columns])
         clock.measure += time.monotonic() - began
     if not folder.predictions(plan.last).exists():
         load_state(parts, folder.after(plan.last))
+        closed.stand_in(parts.learner)
         measure(agent, parts, folder, config, plan.last, clock)
+    closed.step_back()
+    closed.save()
     table = pd.read_parquet(folder.predictions(plan.last))
     root = Path(parts.manifest.root).resolve()
     table["path"] = [Path(p).relative_to(root).as_posix() if Path(p).is_absolute() else p for p in table["path"]]

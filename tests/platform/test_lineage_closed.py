@@ -1,0 +1,107 @@
+"""Closed modules are asked once about a face, and what is looked up is what they would say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ffd_continual.config import fill
+from ffd_continual.lineage.closed import ClosedModules
+from ffd_continual.strategies.learner import Output
+from ffd_continual.strategies.learners.iin import IIN, IINConfig
+
+TINY = {"trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4}, "local": 16, "queue": 64}
+
+
+@pytest.fixture
+def learner() -> IIN:
+    torch.manual_seed(0)
+    made = IIN(fill(IINConfig, TINY))
+    for name in ("swap", "warp", "morph"):
+        made.begin(name)
+    with torch.no_grad():
+        for module in made.intra:
+            for parameter in module.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+    return made.eval()
+
+
+@pytest.fixture
+def frozen(learner: IIN) -> Tensor:
+    return learner.frozen(torch.rand(70, 3, 64, 64, generator=torch.Generator().manual_seed(2)))
+
+
+@torch.no_grad()
+def _judged(learner: IIN, frozen: Tensor) -> Output:
+    return learner.judge(frozen)
+
+
+def _asked(learner: IIN) -> list[int]:
+    """Counts, from now on, how often the stages of each module are run."""
+    counts = [0] * len(learner.intra)
+
+    def count(at: int) -> None:
+        def hook(module: object, given: object, answer: object) -> None:
+            counts[at] += 1
+
+        learner.intra[at].stages.register_forward_hook(hook)  # type: ignore[union-attr]
+
+    for at in range(len(counts)):
+        count(at)
+    return counts
+
+
+def test_looking_up_gives_what_asking_gives(learner: IIN, frozen: Tensor, tmp_path: Path) -> None:
+    plain = torch.cat([_judged(learner, part).z for part in (frozen[:64], frozen[64:])])
+    closed, other = ClosedModules(tmp_path / "closed.npz"), ClosedModules(tmp_path / "other.npz")
+    closed.stand_in(learner)
+    first, again = ([_judged(learner, part).z for part in (frozen[:64], frozen[64:])] for _ in range(2))
+    torch.testing.assert_close(torch.cat(first), plain, rtol=1e-4, atol=1e-6)  # a batch of 6 may differ in last bits
+    torch.testing.assert_close(torch.cat(again), torch.cat(first), rtol=0, atol=0)
+    other.stand_in(learner)
+    _judged(learner, frozen[torch.randperm(70, generator=torch.Generator().manual_seed(3))[:50]])
+    afresh = [_judged(learner, part).z for part in (frozen[:64], frozen[64:])]
+    torch.testing.assert_close(torch.cat(afresh), torch.cat(first), rtol=0, atol=0)
+
+
+def test_only_new_modules_and_new_faces_are_asked(learner: IIN, frozen: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "judged" / "closed.npz"
+    counts = _asked(learner)
+    closed = ClosedModules(path)
+    closed.stand_in(learner)
+    _judged(learner, frozen[:40])
+    _judged(learner, frozen[:40])
+    assert counts == [1, 1, 2], "the newest module still learns, and is asked each time"
+    closed.step_back()
+    closed.save()
+    _judged(learner, frozen[:40])
+    assert counts == [2, 2, 3], "after stepping back the modules answer for themselves"
+    again = ClosedModules(path)
+    again.stand_in(learner)
+    _judged(learner, frozen[:50])
+    _judged(learner, frozen[20:50])
+    assert counts == [3, 3, 5], "ten faces were new"
+    again.step_back()
+    learner.begin("inpaint")
+    learner.eval()
+    again.stand_in(learner)
+    _judged(learner, frozen[:50])
+    assert counts == [3, 3, 6], "the third module is closed now, and asked for the first time as such"
+    _judged(learner, frozen[:50])
+    assert counts == [3, 3, 6]
+
+
+def test_other_weights_are_asked_anew(learner: IIN, frozen: Tensor, tmp_path: Path) -> None:
+    closed = ClosedModules(tmp_path / "closed.npz")
+    closed.stand_in(learner)
+    before = _judged(learner, frozen[:40]).z
+    with torch.no_grad():
+        learner.intra[0].head.bias += 3.0  # type: ignore[union-attr, operator]
+    closed.stand_in(learner)
+    after = _judged(learner, frozen[:40]).z
+    closed.step_back()
+    assert not torch.equal(before, after)
+    torch.testing.assert_close(after, _judged(learner, frozen[:40]).z, rtol=0, atol=0)
