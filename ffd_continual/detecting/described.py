@@ -12,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ffd_continual.detecting.opened import Opened, Picture
 from ffd_continual.detecting.residual import residual_statistics
-from ffd_continual.runs.modules import ask, expert_modules
+from ffd_continual.detecting.verdict import Verdict
+from ffd_continual.runs.modules import expert_modules
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.scenarios.views import to_planes
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,9 +73,8 @@ def describe_faces(detector: Opened, faces: Sequence[Picture]) -> Described:
     """Ask a detector about what its learner would see: (S, S, 3) RGB each. FFDError without any face."""
     if not faces:
         raise FFDError("there is no face to describe.")
-    verdicts = detector.ask(faces, maps=False)
+    verdicts, special, heard = _ask(detector, faces)
     common = np.stack([verdict.feature for verdict in verdicts]).astype(np.float64)
-    special, heard = _modules(detector, faces)
     return Described(
         p=np.array([verdict.score for verdict in verdicts]),
         weights=np.array([list(verdict.attribution.values()) or [1.0] for verdict in verdicts]),
@@ -85,17 +86,23 @@ def describe_faces(detector: Opened, faces: Sequence[Picture]) -> Described:
     )
 
 
-def _modules(detector: Opened, faces: Sequence[Picture]) -> tuple[Floats | None, Floats]:
-    """What each module of one forgery sees (N, K D) and says (N, K); None and (N, 0) without such modules."""
-    none = np.zeros((len(faces), 0))
-    if expert_modules(detector.learner) is None:
-        return None, none
-    seen, heard, batch = [], [], detector.config.train.eval_batch
-    for start in range(0, len(faces), batch):
-        frozen = detector.learner.frozen(torch.from_numpy(to_planes(faces[start : start + batch])).to(detector.device))
-        if frozen is None:
-            return None, none
-        answers = ask(detector.learner, [frozen])
-        seen.append(answers.special.flatten(1).double().cpu().numpy())
-        heard.append(answers.z.double().cpu().numpy())
-    return np.concatenate(seen), np.concatenate(heard)
+def _ask(detector: Opened, faces: Sequence[Picture]) -> tuple[list[Verdict], Floats | None, Floats]:
+    """Verdicts, and on the way what each module of one forgery sees (N, K D) and says (N, K); None and (N, 0) without
+    such modules. Other threads must not ask meanwhile: their faces would be heard, too."""
+    modules = expert_modules(detector.learner) or ()
+    answers: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
+
+    def listen(module: nn.Module, into: list[tuple[Tensor, Tensor]]) -> RemovableHandle:
+        return module.register_forward_hook(lambda _module, _asked, answer: into.append(answer))
+
+    handles = [listen(module, into) for module, into in zip(modules, answers, strict=True)]
+    try:
+        verdicts = detector.ask(faces, maps=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not answers or not all(answers):
+        return verdicts, None, np.zeros((len(faces), 0))
+    seen = torch.stack([torch.cat([special for special, _ in own]) for own in answers], dim=1)
+    said = torch.stack([torch.cat([logit for _, logit in own]) for own in answers], dim=1)
+    return verdicts, seen.flatten(1).double().cpu().numpy(), said.double().cpu().numpy()

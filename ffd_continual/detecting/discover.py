@@ -22,7 +22,7 @@ from ffd_continual.detecting.described import describe_faces, distinct
 from ffd_continual.detecting.evidence import class_names, read_rows, run_rows, spread_rows, stored_rows
 from ffd_continual.detecting.grouping import group_faces
 from ffd_continual.detecting.inputs import Input
-from ffd_continual.detecting.novelty import Novelty
+from ffd_continual.detecting.novelty import TAUGHT, Novelty
 from ffd_continual.detecting.opened import Opened
 from ffd_continual.detecting.suspects import PLAN, Suspects, begin
 from ffd_continual.lineage.lineage import open_lineage
@@ -78,7 +78,7 @@ def known_standard(detector: Opened, way: str = WAY) -> Standard:
 
     A run reads them from its data, a lineage from its own copies. Raises FFDError where there are none.
     """
-    rows, kind = stored_rows(detector)
+    rows, kind = stored_rows(detector, TAUGHT)
     kept, faces = distinct(*read_rows(detector, rows))
     classes = class_names(kept)
     if len(set(classes) - {"real"}) < 1 or len(kept) < FEWEST:

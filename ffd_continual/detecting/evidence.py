@@ -56,12 +56,12 @@ class Evidence:
         ]
 
 
-def spread_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """At most EACH faces of each experience and label, evenly over their order; a file counts once for a forgery."""
+def spread_rows(rows: pd.DataFrame, each: int = EACH) -> pd.DataFrame:
+    """At most `each` faces of each experience and label, evenly over their order; a file counts once for a forgery."""
     once = rows.drop_duplicates(["path", "experience"])
     parts = []
     for _, part in once.groupby(["experience", "label"], sort=False):
-        parts.append(part.iloc[np.unique(np.linspace(0, len(part) - 1, min(EACH, len(part))).astype(int))])
+        parts.append(part.iloc[np.unique(np.linspace(0, len(part) - 1, min(each, len(part))).astype(int))])
     return pd.concat([once.iloc[:0], *parts])
 
 
@@ -75,8 +75,9 @@ def run_rows(detector: Opened) -> pd.DataFrame:
     return rows
 
 
-def stored_rows(detector: Opened) -> tuple[pd.DataFrame, str]:
-    """Rows of the faces to compare with, and what they are. Raises FFDError where the data are gone."""
+def stored_rows(detector: Opened, each: int = EACH) -> tuple[pd.DataFrame, str]:
+    """Rows of the faces to compare with (of training faces at most `each` of an experience and label), and what they
+    are. Raises FFDError where the data are gone."""
     if detector.lineage is not None and detector.number is not None:
         lineage = open_lineage(detector.lineage)
         rows = lineage.table(detector.number, "exemplars.parquet")
@@ -91,7 +92,7 @@ def stored_rows(detector: Opened) -> tuple[pd.DataFrame, str]:
         )
     if len(stored):
         return rows.iloc[stored], EXEMPLARS
-    return spread_rows(rows[rows["stream"] == "train"]), TRAINING
+    return spread_rows(rows[rows["stream"] == "train"], each), TRAINING
 
 
 def read_rows(detector: Opened, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Picture]]:

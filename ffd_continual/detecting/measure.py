@@ -25,7 +25,7 @@ from ffd_continual.config import RunConfig
 from ffd_continual.detecting.described import Described, describe_faces, distinct
 from ffd_continual.detecting.evidence import class_names, read_rows, run_rows, spread_rows, stored_rows
 from ffd_continual.detecting.grouping import WAYS, group_faces, measure_grouping
-from ffd_continual.detecting.novelty import KINSHIP, Novelty, measure_flagging
+from ffd_continual.detecting.novelty import KINSHIP, TAUGHT, Novelty, measure_flagging
 from ffd_continual.detecting.opened import Opened, open_detector
 from ffd_continual.measuring.matrix import number
 from ffd_continual.measuring.metrics import auc, batched_auc, cluster_bootstrap
@@ -73,7 +73,7 @@ class Material:
 
 def gather_material(detector: Opened, rows: pd.DataFrame) -> Material:
     """`rows`: those of a scenario whose test and unseen streams hold the forgeries to judge."""
-    stored, kind = stored_rows(detector)
+    stored, kind = stored_rows(detector, TAUGHT)
     valid = rows[(rows["stream"] == "valid") & (rows["label"] == 1)]
     shown = rows[rows["stream"].isin(("test", "unseen"))]
     forged = shown[shown["label"] == 1].drop_duplicates(["path", "experience"])

@@ -29,6 +29,7 @@ from ffd_continual.scenarios.errors import FFDError
 Floats = npt.NDArray[np.float64]
 K = 5
 SHRINK = 0.1
+TAUGHT = 300  # at most so many training faces of a forgery are described, and as many real ones; 100 do worse
 SPACES = ("common", "special", "residual", "both")  # both: special and residual features side by side
 BASELINES = ("softmax", "mahalanobis-common")
 MORE = ("neighbour-common", "neighbour-special")
