@@ -19,7 +19,7 @@ from scipy.stats import beta
 from tqdm import tqdm
 
 from ffd_continual.measuring.calibration import Calibration
-from ffd_continual.measuring.matrix import read_figures, resampling_groups
+from ffd_continual.measuring.matrix import check_columns, read_figures, resampling_groups
 from ffd_continual.measuring.metrics import Floats, draw_counts, percentile_interval
 from ffd_continual.measuring.video_level import LEVELS, MAJORITY, VideoRule, has_videos, names_in, video_level
 from ffd_continual.retesting.reopen import Reopened
@@ -267,4 +267,7 @@ def measure_alarms(
 
 def read_alarms(run: Path) -> pd.DataFrame | None:
     """The table in a run's folder, as `ffd benign` left it; None where it never ran. FFDError if it is damaged."""
-    return read_figures(run / FOLDER / TABLE, COLUMNS, f"ffd benign {run}")
+    table = read_figures(run / FOLDER / TABLE, COLUMNS, f"ffd benign {run}")
+    if table is not None and set(VIDEO_COLUMNS) & set(table.columns):
+        check_columns(table, VIDEO_COLUMNS, str(run / FOLDER / TABLE))
+    return table

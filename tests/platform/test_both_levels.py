@@ -24,12 +24,15 @@ from ffd_continual.retesting.false_alarms import (
     UNTOUCHED,
     alarm_table,
     measure_alarms,
+    read_alarms,
     real_videos,
     thresholds,
 )
 from ffd_continual.retesting.reopen import Reopened, reopen
 from ffd_continual.retesting.robustness import LOST, curve, judge_conditions, measure_robustness
+from ffd_continual.runs.folder import write_table
 from ffd_continual.scenarios.benign import EDITS
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import RobustnessConfig
 
 TOP = VideoRule("top", 0.5)
@@ -175,6 +178,17 @@ def test_false_alarms_of_videos_are_printed_and_shown() -> None:
     html = alarm_page.alarm_section(both)
     assert html.count("<table") == 2 * plain_page.count("<table")
     assert "The same of the 3 real test videos, one score each: the mean of its frames" in html
+
+
+def test_a_table_without_its_columns_of_videos_is_named(tmp_path: Path) -> None:
+    faces, scores = real_ones()
+    frames = alarm_table(faces, scores, {OWN: 0.0}, {}, {}, samples=0)
+    path = tmp_path / "benign" / "benign.parquet"
+    write_table(path, frames)
+    assert read_alarms(tmp_path) is not None  # as of pictures, or from before videos were counted
+    write_table(path, frames.assign(level="frame"))
+    with pytest.raises(FFDError, match="no column videos, rule"):
+        read_alarms(tmp_path)
 
 
 @pytest.fixture
