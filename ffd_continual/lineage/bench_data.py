@@ -98,7 +98,7 @@ def make_data(
     if (table["profile"] != "").any():
         raise FFDError(f"{manifest.source} passes faces through cameras (column profile): give pictures as they are.")
     table = some_people(table[table["forgery"].isin(["real", *(f.family for f in forgeries)])], faces)
-    root = manifest.root.resolve()
+    root, folder = manifest.root.resolve(), folder.resolve()
     table = table.assign(
         **{
             key: pd.Series([str(root / cell) if cell else "" for cell in table[key]], table.index, dtype="str")

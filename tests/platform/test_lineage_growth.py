@@ -114,9 +114,12 @@ def test_every_forgery_gets_the_same_people(tmp_path: Path) -> None:
         assert len(set(people)) == 1
 
 
-def test_a_camera_is_a_forgery_of_its_own_with_its_own_real_faces(tmp_path: Path) -> None:
+def test_a_camera_is_a_forgery_of_its_own_with_its_own_real_faces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     chosen = [Forgery("swap"), Forgery("warp"), Forgery("swap", "phone")]
-    made = make_data(_manifest(tmp_path / "faces"), chosen, 0, tmp_path / "data", (2, 3))
+    made = make_data(_manifest(tmp_path / "faces"), chosen, 0, Path("data"), (2, 3))
     phone = read_manifest(made["swap-phone"]).table
     assert set(phone["forgery"]) == {"real", "swap-phone"}
     assert set(phone["compression"]) == {"phone"}
@@ -125,9 +128,9 @@ def test_a_camera_is_a_forgery_of_its_own_with_its_own_real_faces(tmp_path: Path
     assert set(first["forgery"]) == {"real", "swap", "warp"}
     assert len(first) == 72
     assert len(read_manifest(made["first 3"]).table) == 72 + 48
-    before = {path: read_picture(path) for path in phone["path"][:3]}
-    make_data(_manifest(tmp_path / "faces"), chosen, 0, tmp_path / "data", (2, 3))
-    assert all((read_picture(path) == image).all() for path, image in before.items())
+    before = {path: read_picture(Path("data") / path) for path in phone["path"][:3]}
+    make_data(_manifest(tmp_path / "faces"), chosen, 0, Path("data"), (2, 3))
+    assert all((read_picture(Path("data") / path) == image).all() for path, image in before.items())
 
 
 @pytest.mark.parametrize(
