@@ -125,7 +125,7 @@ def alarm_section(alarms: pd.DataFrame, strip: Sequence[tuple[str, Picture]] = (
     for column, part in alarms[alarms["by"] != ""].groupby("by", sort=False):
         html += f"<h3>By {escape(column)}, own threshold</h3>"
         for word, counted in _levels(part):
-            html += ("" if word == "faces" else "<p>Video by video:</p>") + _groups(counted)
+            html += ("" if word == "faces" else "<p><b>Video by video</b></p>") + _groups(counted)
     return html + "".join(f'<p class="soft">{escape(note)}.</p>' for note in notes)
 
 
