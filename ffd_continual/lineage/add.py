@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ffd_continual.lineage.grow import Outcome, grow
 from ffd_continual.lineage.intake import take_in
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.real import real_experience
+from ffd_continual.lineage.rows import brought
 from ffd_continual.lineage.store import append_log, drop_candidate, sweep_faces
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
@@ -62,6 +64,19 @@ def check_measurable(rows: pd.DataFrame, name: str) -> None:
         )
 
 
+def check_faces(lineage: Lineage, parent: int) -> None:
+    """FFDError where copied faces that a candidate is measured on are gone: told now, not after the training."""
+    rows = brought(lineage, parent, ("valid", "test", "unseen"))
+    paths = sorted(set(rows["path"]))
+    gone = [path for path in paths if not os.path.isfile(path)]
+    if gone:
+        raise FFDError(
+            f"{len(gone)} of {len(paths)} validation, test and unseen faces of {lineage.path} are missing, such as "
+            f"{gone[0]}. Without them nothing can be compared with earlier versions: put them back from a copy of "
+            f"{lineage.faces}."
+        )
+
+
 def begin(lineage: Lineage, asked: Addition) -> Plan:
     """Make the candidate. All checks of the input happen here, before any training."""
     if lineage.candidate.is_dir():
@@ -76,6 +91,7 @@ def begin(lineage: Lineage, asked: Addition) -> Plan:
     check_name(lineage, parent, name)
     if not asked.without_missing:
         check_exemplars(lineage, parent)
+    check_faces(lineage, parent)
     unseen = tuple(u for u in about["unseen"] if u != name)
     plan = Plan(
         "real" if asked.real else "add", name, parent, (*about["experiences"], name), unseen, 0, asked.kept, asked.rules

@@ -70,6 +70,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
 
 def broken(folder: Path, cause: object) -> FFDError:
     """What to say of a checkpoint that cannot be used."""
+    version = next((path for path in folder.parents if path.parent.name == "versions"), None)
+    if version is not None and (version.parent.parent / "lineage.json").is_file():
+        return FFDError(
+            f"{folder} is not a whole checkpoint ({cause}): version {version.name.lstrip('0')} is damaged. Restore "
+            f"that folder from a copy, or put another version into use: `ffd rollback {version.parent.parent} N`."
+        )
     return FFDError(
         f"{folder} is not a whole checkpoint ({cause}). Delete that folder and `ffd resume` again: "
         "the run goes on from the one before."

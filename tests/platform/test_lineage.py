@@ -364,6 +364,14 @@ def test_labels_are_corrected_by_learning_again_from_the_parent(
         (lambda det: (det / "promoted").write_text("8"), "names version 8, which is not there. Known: 1, 2"),
         (lambda det: (det / "promoted").write_text("?"), "does not name a version"),
         (lambda det: (det / "versions" / "0002" / "version.json").write_text("{"), "the lineage is damaged"),
+        (
+            lambda det: (det / "versions" / "0002" / "config.yaml").write_text("from_the_future: 1\n"),
+            "unknown key from_the_future",
+        ),
+        (
+            lambda det: next((det / "versions" / "0002" / "checkpoints").glob("*/*.safetensors")).write_bytes(b"x"),
+            "version 2 is damaged. Restore",
+        ),
     ],
 )
 def test_a_damaged_lineage(
@@ -394,6 +402,11 @@ def test_what_an_addition_refuses(
     stored = lineage.table(2, "exemplars.parquet")
     Path(stored["path"].iloc[0]).unlink()
     assert f"of {len(stored)} exemplars of version 2 are missing" in said("--forgery", "gamma", *data)
+    faces = lineage.table(1, "faces.parquet")
+    Path(faces.loc[faces["stream"] == "test", "path"].iloc[0]).unlink()
+    missing = said("--forgery", "gamma", *data, "--without-missing").replace("\n", " ")
+    assert "1 of " in missing
+    assert "put them back from a copy" in missing
     assert cli.main(["adopt", str(tmp_path), str(tmp_path / "new")]) == 2
     assert cli.main(["adopt", str(lineage.folder(1)), str(tmp_path / "new")]) == 2
     assert "is a version of a lineage already" in capsys.readouterr().err
