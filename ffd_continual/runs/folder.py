@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -62,13 +63,20 @@ class RunFolder:
         write_text(self.config, yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True))
 
     def read_config(self) -> RunConfig:
-        """Raises FFDError when the folder is not a run."""
+        """Raises FFDError when the folder is not a run, or one of another version."""
         if not self.config.is_file():
             raise FFDError(f"{self.path} is not a run folder: it has no config.yaml. `ffd run` makes one.")
         try:
-            return config_from(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+            values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise FFDError(f"{self.config} is not readable YAML: {error}") from error
+        config = config_from(values)
+        if untold := missing_keys(to_mapping(config), values):
+            raise FFDError(
+                f"{self.config} does not say {', '.join(untold)}: the run was made by another version, whose detector "
+                "may have judged otherwise. Run it again, or write in the value that keeps it as it was (CHANGELOG.md)."
+            )
+        return config
 
     def environment(self) -> dict[str, Any]:
         """What environment.json holds; raises FFDError when it is damaged."""
@@ -80,6 +88,22 @@ class RunFolder:
         except ValueError as error:
             raise FFDError(f"{path} is damaged ({error}); delete it and resume.") from error
         return read
+
+
+def missing_keys(resolved: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
+    """Dotted keys of what makes a detector (faces, learner, strategy, training) that a stored configuration leaves
+    open: today's defaults need not be those that it was run with."""
+    found = []
+    for part in ("scenario", "learner", "strategy", "train"):
+        open_ = [((part,), resolved[part], said.get(part) or {})]
+        while open_:
+            names, whole, told = open_.pop()
+            for key, value in whole.items():
+                if key not in told:
+                    found.append(".".join((*names, key)))
+                elif isinstance(value, Mapping) and isinstance(told[key], Mapping):
+                    open_.append(((*names, key), value, told[key]))
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

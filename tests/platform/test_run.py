@@ -114,6 +114,13 @@ def test_resume_checks_what_it_finds(small_config: dict[str, Any], tmp_path: Pat
     path.write_text(text.replace("threads: 1", "threads: 3"))
     with pytest.raises(FFDError, match="was run with 1 torch threads and its config now says 3"):
         resume(finished)
+    older = yaml.safe_load(text)
+    del older["learner"]["dropout"], older["scenario"]["crop"]
+    path.write_text(yaml.safe_dump(older))
+    with pytest.raises(
+        FFDError, match=r"does not say scenario.crop, learner.dropout: the run was made by another vers"
+    ):
+        resume(finished)
     path.write_text("a: [")
     with pytest.raises(FFDError, match="not readable YAML"):
         resume(finished)
