@@ -15,6 +15,7 @@ from ffd_continual.lineage.drops import in_words
 from ffd_continual.lineage.grow import Outcome
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.page import write_page
+from ffd_continual.lineage.real import told_apart
 from ffd_continual.lineage.store import REFUSED, writing
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.terminal import say
@@ -110,6 +111,28 @@ def learnt_in_words(lineage: Lineage, number: int) -> str:
     return f"+ {name}: AUC {before}{by['value'][last]:.3f}{interval}, {forged} forged test faces"
 
 
+def tell_source(lineage: Lineage, number: int) -> None:
+    """What was gained at a new source of real faces, and what it costs; a warning where the cost outweighs."""
+    about, same = lineage.about(number), False
+    for one in told_apart(lineage, number):
+        same = same or "same source" in one.against
+        say(
+            f"+ {about['forgery']} against {one.faces} {one.against}: AUC {one.before:.3f} -> {one.after:.3f}; of "
+            f"these {one.found_before:.0%} -> {one.found_after:.0%} are called forged"
+        )
+        if one.before - one.after > about["tolerance"] or one.found_before - one.found_after > 0.1:
+            say(
+                f"WARNING: {one.against} are taken for real more often now. Fewer false alarms at this source are "
+                f"bought with forged faces that are missed; `ffd rollback {lineage.path} {about['parent']}` takes it "
+                "back, and forged faces of the same source (`ffd add --forgery`) would mend it."
+            )
+    if not same:
+        say(
+            f"How well forged faces from {about['forgery']} are found is not known: none came along. Put some into "
+            "the manifest, labelled; they are only tested on."
+        )
+
+
 def tell(lineage: Lineage, outcome: Outcome) -> int:
     """What became of a candidate; the exit code."""
     page = write_page(lineage)
@@ -117,6 +140,8 @@ def tell(lineage: Lineage, outcome: Outcome) -> int:
     print()
     if about["kind"] == "add":
         say(learnt_in_words(lineage, outcome.number))
+    if about["kind"] == "real":
+        tell_source(lineage, outcome.number)
     for one in outcome.found:
         say(("! " if one in outcome.over else "  ") + in_words(one))
     limit = f"{about['tolerance']:g}" + (" at the intervals' upper ends" if about["strict"] else "")

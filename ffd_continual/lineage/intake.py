@@ -100,9 +100,7 @@ def _choose(manifest: Manifest, name: str, real_only: bool) -> tuple[pd.DataFram
     if real_only:
         if not real.any():
             raise FFDError(f"{manifest.source} holds no real face, and --real adds nothing else.")
-        if (~real).any():
-            notes.append(f"{int((~real).sum())} forged faces are left out: --real adds real ones only")
-        return table[real].reset_index(drop=True), notes
+        return table, notes  # forged faces of the same source are not learnt from, but tested on
     known = manifest.forgeries
     if not known:
         raise FFDError(f"{manifest.source} holds real faces only: there is nothing to learn. `--real` adds those.")
@@ -179,11 +177,11 @@ def _names(table: pd.DataFrame) -> list[list[tuple[str, ...]]]:
 
 
 def place_incoming(
-    table: pd.DataFrame, known: pd.DataFrame, seed: int, source: str, unmeasured: bool = False
+    table: pd.DataFrame, known: pd.DataFrame, seed: int, source: str, unmeasured: bool = False, label: int = 1
 ) -> tuple[pd.DataFrame, list[str]]:
     """Fill the column split, with train alone where nothing shall be measured.
 
-    Rows tied to two parts of the lineage at once are left out, and said.
+    label: the class that has to be in each part. Rows tied to two parts of the lineage at once are left out, and said.
     """
     if unmeasured:
         table = table.assign(split=pd.Series("train", index=table.index, dtype="str"))
@@ -207,7 +205,7 @@ def place_incoming(
                 f"{source}: all forged faces are of people whom this lineage tests on: none is left to learn."
             )
         return table, notes
-    together = pd.concat([table, _dummies(table)], ignore_index=True)
+    together = pd.concat([table, _dummies(table, label)], ignore_index=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # that nothing tells the people is said by `take_in`
@@ -215,23 +213,24 @@ def place_incoming(
     except FFDError as error:
         if not str(error).startswith("cannot split by"):
             raise FFDError(f"{source}: {error}") from error
-        count = table["identity"].where(table["identity"] != "", table["path"])[table["label"] == 1].nunique()
+        count = table["identity"].where(table["identity"] != "", table["path"])[table["label"] == label].nunique()
         people = "1 person" if count == 1 else f"{count} people"
         raise FFDError(
-            f"{source}: {people} with forged faces cannot fill train, valid and test; nobody is divided, and who "
-            "stands in one part of this lineage stays there. Bring at least three people, about thirty to have it "
-            "measured well; or give --unmeasured to learn from all of them and test on none."
+            f"{source}: {people} with {'forged' if label else 'real'} faces cannot fill train, valid and test; nobody "
+            "is divided, and who stands in one part of this lineage stays there. Bring at least three people, about "
+            "thirty to have it measured well"
+            + ("; or give --unmeasured to learn from all of them and test on none." if label else ".")
         ) from error
     return placed[placed["dataset"] != _DUMMY].reset_index(drop=True), notes
 
 
-def _dummies(table: pd.DataFrame) -> pd.DataFrame:
+def _dummies(table: pd.DataFrame, needed: int) -> pd.DataFrame:
     """Stand-ins for a class of which there are too few to be in each part: the lineage's own faces fill in later."""
     rows = []
     for label in (0, 1):
         part = table[table["label"] == label]
         if part["identity"].where(part["identity"] != "", part["path"]).nunique() < len(SPLITS) and (
-            label == 0 or part.empty
+            label != needed or part.empty
         ):
             for split in SPLITS:
                 name = f"{_DUMMY}{label}{split}"
@@ -284,5 +283,7 @@ def take_in(
     if not any_picture:
         copied = known.loc[known["stream"].isin(("valid", "test")), "path"]
         check_crops(table, sorted(set(copied)), str(data))
-    placed, left_out = place_incoming(table, known_people(lineage, parent), seed, str(data), unmeasured)
+    placed, left_out = place_incoming(
+        table, known_people(lineage, parent), seed, str(data), unmeasured, int(not real_only)
+    )
     return Incoming(placed, (*notes, *skipped, *gone, *left_out))

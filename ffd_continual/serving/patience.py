@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import h11
 import uvicorn
@@ -115,7 +115,7 @@ class PatientProtocol(H11Protocol):
             kind = (("content-type", "application/json"), ("content-length", str(len(told))), ("connection", "close"))
             start = h11.Response(status_code=408, headers=list(kind), reason="Request Timeout")
             for event in (start, h11.Data(data=told), h11.EndOfMessage()):
-                self.transport.write(cast(bytes, self.conn.send(event)))
+                self.transport.write(self.conn.send(event))
         self.transport.close()
 
 

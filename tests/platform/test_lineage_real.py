@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,10 +14,11 @@ import pandas as pd
 import pytest
 
 from ffd_continual import cli
+from ffd_continual.commands.add import tell_source
 from ffd_continual.config import config_from
 from ffd_continual.lineage.adopt import adopt
 from ffd_continual.lineage.lineage import Lineage, open_lineage
-from ffd_continual.lineage.real import SELF
+from ffd_continual.lineage.real import SELF, ToldApart, told_apart
 from ffd_continual.run import start
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.manifest import Manifest, read_manifest, write_manifest
@@ -83,6 +86,58 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert not set(train["identity"]) & set(test.loc[test["label"] == 0, "identity"])
     predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1))
     assert set(predictions["on"]) == {"alpha", "real-phone"}
+
+
+def test_forged_faces_of_the_same_source_are_tested_on_and_never_learnt(
+    quick: Lineage, phone: Path, tiny_faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(phone, dtype=str).fillna("")
+    table["path"] = [str(phone.parent / path) for path in table["path"]]
+    forged = table.copy()
+    for number, path in enumerate(sorted((tiny_faces.parent / "beta").glob("*.png"))):
+        image = cv2.imread(str(path))
+        image[10:16, :, 1] = 255 - image[10:16, :, 1]
+        made = tmp_path / f"f{number:03d}.png"
+        cv2.imwrite(str(made), image)
+        forged.loc[number, ["path", "label", "forgery"]] = [str(made), "1", "beta"]
+    pd.concat([table, forged]).to_csv(tmp_path / "both.csv", index=False)
+    words = ["add", str(quick.path), "--real", "phone", "--data", str(tmp_path / "both.csv"), "--steps", "2"]
+    assert cli.main([*words, "--tolerance", "1", "--any-picture"]) == 0
+    said = capsys.readouterr().out.replace("\n", " ")
+    rows = quick.table(2, "faces.parquet")
+    beta = rows[rows["forgery"] == "beta"]
+    assert set(beta["stream"]) == {"test"}
+    assert set(beta["identity"]) <= set(rows.loc[(rows["stream"] == "test") & (rows["label"] == 0), "identity"])
+    assert f"of 24 that came along, the {len(beta)} of test people are tested on" in said
+    known, same = told_apart(quick, 2)
+    assert (same.faces, known.faces) == (len(beta), int((rows[rows["stream"] == "test"]["forgery"] == "alpha").sum()))
+    assert f"+ real-phone against {same.faces} forged faces of the same source: AUC {same.before:.3f} ->" in said
+    predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1)).query("on == 'real-phone'")
+    z = {name: part["z"].to_numpy() for name, part in predictions.groupby("forgery")}
+    assert same.after == pytest.approx((z["beta"][:, None] > z["real"][None]).mean(), abs=0.02)
+    assert "is not known: none came along" not in said
+
+
+def test_a_source_bought_with_missed_forged_faces_is_warned_of(
+    quick: Lineage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = quick.folder(1) / "version.json"
+    about = json.loads(path.read_text()) | {"kind": "real", "forgery": "real-phone", "tolerance": 0.02, "parent": 0}
+    path.write_text(json.dumps(about))
+    worse = ToldApart("forged faces of the same source", 9, 0.9, 0.7, 0.8, 0.3)
+    monkeypatch.setattr("ffd_continual.commands.add.told_apart", lambda *_: [worse])
+    tell_source(quick, 1)
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "AUC 0.900 -> 0.700; of these 80% -> 30% are called forged" in said
+    assert "WARNING: forged faces of the same source are taken for real" in said
+    monkeypatch.setattr(
+        "ffd_continual.commands.add.told_apart", lambda *_: [replace(worse, after=0.95, found_after=0.8)]
+    )
+    tell_source(quick, 1)
+    assert "WARNING" not in capsys.readouterr().out
+    monkeypatch.setattr("ffd_continual.commands.add.told_apart", lambda *_: [])
+    tell_source(quick, 1)
+    assert "is not known: none came along" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
