@@ -87,10 +87,9 @@ class ClosedHead(nn.Module):
 
     def __init__(self, head: TypeHead, names: tuple[str, ...]):
         super().__init__()
-        layers = [
-            head.real,
-            *(layer for layer, kind in zip(head.types, head.kinds.tolist(), strict=True) if kind != FREE),
-        ]
+        every = [head.real, *head.types]
+        taken = [True, *(kind != FREE for kind in head.kinds.tolist())]
+        layers = [layer for layer, own in zip(every, taken, strict=True) if own and isinstance(layer, nn.Linear)]
         self.names = names
         self.register_buffer("weight", torch.cat([layer.weight.detach() for layer in layers]))
         self.register_buffer("bias", torch.cat([layer.bias.detach() for layer in layers]))
