@@ -117,14 +117,15 @@ def tell_source(lineage: Lineage, number: int) -> None:
     for one in told_apart(lineage, number):
         same = same or "same source" in one.against
         say(
-            f"+ {about['forgery']} against {one.faces} {one.against}: AUC {one.before:.3f} -> {one.after:.3f}; of "
-            f"these {one.found_before:.0%} -> {one.found_after:.0%} are called forged"
+            f"+ {about['forgery']} against {one.faces} {one.against}: AUC {one.before:.3f} -> {one.after:.3f}; called "
+            f"forged: {one.found_before:.0%} -> {one.found_after:.0%} of these, {one.alarms_before:.0%} -> "
+            f"{one.alarms_after:.0%} of the new real ones"
         )
-        if one.before - one.after > about["tolerance"] or one.found_before - one.found_after > 0.1:
+        if one.costs_more(about["tolerance"]):
             say(
-                f"WARNING: {one.against} are taken for real more often now. Fewer false alarms at this source are "
-                f"bought with forged faces that are missed; `ffd rollback {lineage.path} {about['parent']}` takes it "
-                "back, and forged faces of the same source (`ffd add --forgery`) would mend it."
+                f"WARNING: {one.against} are told from real faces of {about['forgery']} worse than before: fewer false "
+                f"alarms are bought with forged faces that are missed. `ffd rollback {lineage.path} {about['parent']}` "
+                "takes it back; forged faces of the same source (`ffd add --forgery`) would mend it."
             )
     if not same:
         say(

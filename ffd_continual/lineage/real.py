@@ -105,7 +105,7 @@ def real_experience(lineage: Lineage, parent: int, name: str, table: pd.DataFram
 
 @dataclass(frozen=True)
 class ToldApart:
-    """New real faces against one kind of forged ones: AUC before and after, and the share of these called forged."""
+    """New real faces against one kind of forged ones: AUC before and after, and the share of each called forged."""
 
     against: str
     faces: int
@@ -113,6 +113,13 @@ class ToldApart:
     after: float
     found_before: float
     found_after: float
+    alarms_before: float
+    alarms_after: float
+
+    def costs_more(self, tolerance: float) -> bool:
+        """AUC fell by more than the tolerance, or more forged faces went missing than false alarms were spared."""
+        missed, spared = self.found_before - self.found_after, self.alarms_before - self.alarms_after
+        return self.before - self.after > tolerance or missed > max(spared, tolerance)
 
 
 def told_apart(lineage: Lineage, number: int) -> list[ToldApart]:
@@ -134,6 +141,7 @@ def told_apart(lineage: Lineage, number: int) -> list[ToldApart]:
             continue
         used = chosen | ~forged
         areas = [auc(forged[used], table["z"].to_numpy()[used]) for table in (before, after)]
-        shares = [float((table["z"] >= table["threshold"]).to_numpy()[chosen].mean()) for table in (before, after)]
-        made.append(ToldApart(words, int(chosen.sum()), areas[0], areas[1], shares[0], shares[1]))
+        called = [(table["z"] >= table["threshold"]).to_numpy() for table in (before, after)]
+        shares = [float(one[which].mean()) for which in (chosen, ~forged) for one in called]
+        made.append(ToldApart(words, int(chosen.sum()), *areas, *shares))
     return made
