@@ -19,6 +19,7 @@ from ffd_continual.detecting.measure import (
     measure_finished,
 )
 from ffd_continual.detecting.opened import open_detector
+from ffd_continual.detecting.suspects import begun
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.prepare.source import spread
 from ffd_continual.terminal import say
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.detector is None or not args.paths:
         raise FFDError("give a lineage or run and the suspicious pictures: ffd discover RUN DIR --out OUT.")
     spread(0, args.frames)
+    begun(args.out)  # before minutes are spent on what is known
     detector = open_detector(args.detector, args.at)
     torch.set_num_threads(detector.config.train.threads)
     cv2.setNumThreads(1)

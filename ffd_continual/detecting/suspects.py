@@ -33,20 +33,27 @@ PLAN = "plan.json"
 FILES = 256  # at most so many in a part, however few faces they hold
 
 
+def begun(out: Path) -> bool:
+    """Whether `out` was begun and not finished. Raises FFDError where anything else lies there."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / "parts" / PLAN).is_file():
+        raise FFDError(f"{out} is there already. Choose another --out, or remove it.")
+    return True
+
+
 def begin(out: Path, plan: Mapping[str, Any]) -> None:
     """Make `out` ready: a new folder, or one that was begun with the same plan. Raises FFDError on any other."""
     there = out / "parts" / PLAN
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not there.is_file():
-            raise FFDError(f"{out} is there already. Choose another --out, or remove it.")
+    if begun(out):
         try:
-            begun = json.loads(there.read_text(encoding="utf-8"))
+            before = json.loads(there.read_text(encoding="utf-8"))
         except ValueError as error:
             raise FFDError(f"{there} is damaged ({error}). Remove {out} to begin anew.") from error
         for name, value in plan.items():
-            if begun.get(name) != value:
+            if before.get(name) != value:
                 raise FFDError(
-                    f"{out} was begun with {name} {begun.get(name)}, now it is {value}. Choose another --out, or "
+                    f"{out} was begun with {name} {before.get(name)}, now it is {value}. Choose another --out, or "
                     "remove it."
                 )
         return
