@@ -95,7 +95,7 @@ def missing_keys(resolved: Mapping[str, Any], said: Mapping[str, Any]) -> list[s
     open: today's defaults need not be those that it was run with."""
     found = []
     for part in ("scenario", "learner", "strategy", "train"):
-        open_ = [((part,), resolved[part], said.get(part) or {})]
+        open_: list[tuple[tuple[str, ...], Any, Any]] = [((part,), resolved[part], said.get(part) or {})]
         while open_:
             names, whole, told = open_.pop()
             for key, value in whole.items():
