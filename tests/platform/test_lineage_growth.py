@@ -223,7 +223,7 @@ def test_twenty_additions_cost_the_same_while_retraining_grows(
         f"""
 name: growth
 scenario:
-  {{data: studio, order: [{", ".join(FAMILIES)}], studio_people: 50, size: 48, crop: 0.75, masks: manifest, seed: 21}}
+  {{data: studio, order: [{", ".join(FAMILIES)}], studio_people: 60, size: 48, crop: 0.75, masks: manifest, seed: 21}}
 learner: {{name: iin}}
 strategy: {{name: iin, exemplars: 60}}
 train: {{steps: 30, batch: 32, threads: 1, lr: 0.003, weight_decay: 0.01, kept_views: 2}}
