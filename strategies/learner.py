@@ -6,9 +6,10 @@ Axes: B faces, S pixels, D features, K known forgeries. A learner never sees met
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ class Output:
 Losses = dict[str, Tensor]
 
 
+class Answers(Protocol):
+    """Answers for settled modules, which never change: what they said of a face before need not be computed again."""
+
+    def logits(self, module: nn.Module, read: Tensor) -> Tensor:
+        """The logits (B,) of a settled module for what it reads of B faces, as the module would give them."""
+
+
 class Learner(nn.Module):
     """Base of all learners. Subclasses set `config_type`, build themselves from (config, context), and grow."""
 
@@ -41,6 +49,7 @@ class Learner(nn.Module):
         super().__init__()
         self.growth: list[str] = []
         self.progress = 0.0  # share of the experience's steps that are done, set before every step
+        self.answers: Answers | None = None  # asked in place of settled modules while judging; None: they speak
 
     @property
     def needs(self) -> frozenset[str]:
@@ -109,13 +118,23 @@ class Learner(nn.Module):
         """Modules of closed experiences: without gradients, in evaluation mode, and never changed again."""
         return ()
 
+    @contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Every module is run, whatever `answers` knows: for those who copy it, or hook into modules."""
+        held, self.answers = self.answers, None
+        try:
+            yield
+        finally:
+            self.answers = held
+
     def gauges(self) -> dict[str, float]:
         """What is logged after each step beside the losses and is none of them, e.g. how full a queue is."""
         return {}
 
     def closed(self) -> Learner:
         """A copy that judges alike and never learns again: what an export is made of."""
-        made = copy.deepcopy(self)
+        with self.speaking():
+            made = copy.deepcopy(self)
         made.requires_grad_(False)
         made.eval()
         return made

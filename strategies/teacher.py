@@ -33,7 +33,8 @@ class Teacher:
     def take(self, learner: Learner) -> None:
         """The learner as it is now, in evaluation mode, without gradients; what never changes again is shared."""
         shared = {id(module): module for module in learner.settled()}
-        self.learner = copy.deepcopy(learner, shared)
+        with learner.speaking():
+            self.learner = copy.deepcopy(learner, shared)
         self.learner.requires_grad_(False)
         self.learner.eval()
 

@@ -97,7 +97,8 @@ def _ask(detector: Opened, faces: Sequence[Picture]) -> tuple[list[Verdict], Flo
 
     handles = [listen(module, into) for module, into in zip(modules, answers, strict=True)]
     try:
-        verdicts = detector.ask(faces, maps=False)
+        with detector.learner.speaking():
+            verdicts = detector.ask(faces, maps=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,6 @@ from torch import Tensor, nn
 
 from ffd_continual.lineage.judged import BATCH, KEY
 from ffd_continual.strategies.learner import Learner
-
-Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def digest_of(module: nn.Module) -> bytes:
@@ -40,12 +39,12 @@ def asked(module: nn.Module, low: Tensor) -> npt.NDArray[np.float32]:
     for start in range(0, len(low), BATCH):
         chunk = low[start : start + BATCH]
         filled = torch.cat([chunk, chunk.new_zeros((BATCH - len(chunk), *chunk.shape[1:]))])
-        found.append(type(module).forward(module, filled)[1][: len(chunk)].float().cpu().numpy())
+        found.append(module(filled)[1][: len(chunk)].float().cpu().numpy())
     return np.concatenate(found)
 
 
 class ClosedModules:
-    """Stands in for the settled modules of a learner that judges; on disk only after `save`."""
+    """`Answers` of a learner's settled modules; on disk only after `save`."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -53,27 +52,35 @@ class ClosedModules:
         self.modules: dict[bytes, int] = {}
         self.z = np.full((0, 0), np.nan, np.float32)  # (N, M), NaN: not asked yet
         self._now: tuple[Tensor, npt.NDArray[np.int64]] | None = None
-        self._standing: list[nn.Module] = []
+        self._columns: dict[nn.Module, int] = {}
         if path.is_file():
             with np.load(path) as held:
                 self.faces = {key.tobytes(): row for row, key in enumerate(held["faces"])}
                 self.modules = {key.tobytes(): column for column, key in enumerate(held["modules"])}
                 self.z = held["z"]
 
-    def stand_in(self, learner: Learner) -> None:
-        """Answer for the learner's settled modules, with the weights that they have now."""
-        self.step_back()
-        for module in learner.settled():
-            column = self.modules.setdefault(digest_of(module), len(self.modules))
-            module.__dict__["forward"] = self._forward(module, column)
-            self._standing.append(module)
+    @contextmanager
+    def answering(self, learner: Learner) -> Iterator[None]:
+        """Answer for the learner's settled modules, with the weights that they have now, until the block ends."""
+        self._columns = {
+            module: self.modules.setdefault(digest_of(module), len(self.modules)) for module in learner.settled()
+        }
         self._room()
+        learner.answers = self
+        try:
+            yield
+        finally:
+            learner.answers, self._columns, self._now = None, {}, None
 
-    def step_back(self) -> None:
-        """The modules answer for themselves again."""
-        for module in self._standing:
-            module.__dict__.pop("forward", None)
-        self._standing, self._now = [], None
+    def logits(self, module: nn.Module, read: Tensor) -> Tensor:
+        """(B,), looked up; those of new faces are asked first."""
+        column, rows = self._columns[module], self._rows(read)
+        z = self.z[rows, column]
+        missing = np.flatnonzero(np.isnan(z))
+        if len(missing):
+            z[missing] = asked(module, read[torch.from_numpy(missing).to(read.device)])
+            self.z[rows, column] = z
+        return torch.from_numpy(z).to(read.device)
 
     def save(self) -> None:
         """Written whole."""
@@ -102,15 +109,3 @@ class ClosedModules:
             self._now = (low, rows)
             self._room()
         return self._now[1]
-
-    def _forward(self, module: nn.Module, column: int) -> Forward:
-        def forward(low: Tensor) -> tuple[Tensor, Tensor]:
-            rows = self._rows(low)
-            z = self.z[rows, column]
-            missing = np.flatnonzero(np.isnan(z))
-            if len(missing):
-                z[missing] = asked(module, low[torch.from_numpy(missing).to(low.device)])
-                self.z[rows, column] = z
-            return low.new_zeros((len(low), 0)), torch.from_numpy(z).to(low.device)  # judging reads the logit alone
-
-        return forward

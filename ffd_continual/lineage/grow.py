@@ -199,15 +199,14 @@ def _measure(
     if name not in set(before["on"]):
         began = time.monotonic()
         load_state(parts, folder.after(plan.last - 1))
-        closed.stand_in(parts.learner)
-        made = _before_learning(agent, parts, before, plan)
+        with closed.answering(parts.learner):
+            made = _before_learning(agent, parts, before, plan)
         write_table(folder.predictions(plan.last - 1), pd.concat([before, made], ignore_index=True)[before.columns])
         clock.measure += time.monotonic() - began
     if not folder.predictions(plan.last).exists():
         load_state(parts, folder.after(plan.last))
-        closed.stand_in(parts.learner)
-        measure(agent, parts, folder, config, plan.last, clock)
-    closed.step_back()
+        with closed.answering(parts.learner):
+            measure(agent, parts, folder, config, plan.last, clock)
     closed.save()
     table = pd.read_parquet(folder.predictions(plan.last))
     root = Path(parts.manifest.root).resolve()

@@ -52,7 +52,7 @@ def grad_cam(learner: Learner, images: Tensor) -> Tensor:
             if module is not learner and any(isinstance(part, CONVOLUTIONS) for part in module.modules()):
                 handles.append(module.register_forward_hook(record.after))
         learner.eval()
-        with torch.enable_grad():
+        with torch.enable_grad(), learner.speaking():
             z = learner(images.detach()).z
             reached = record.maps if z.requires_grad else []
             slopes = torch.autograd.grad(z.sum(), reached, allow_unused=True) if reached else ()

@@ -67,7 +67,8 @@ def ask(learner: Learner, frozen: Sequence[Tensor]) -> Answers:
     was = learner.training
     learner.eval()
     try:
-        common = torch.cat([learner.judge(batch).features["common"] for batch in frozen])
+        with learner.speaking():
+            common = torch.cat([learner.judge(batch).features["common"] for batch in frozen])
     finally:
         for handle in handles:
             handle.remove()

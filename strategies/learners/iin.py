@@ -174,12 +174,20 @@ class IIN(Learner):
         prior = log_weights if self.config.routing else even
         z, attribution = out.z, prior.exp()
         if self.config.intra:
-            each = torch.stack([module(low)[1] for module in self.intra], dim=1)
             blend = quadratic_mixture if self.config.quadratic else mixture
-            out.features["z_special"], attribution = blend(each, prior)
+            out.features["z_special"], attribution = blend(self.special_logits(low), prior)
             say = torch.tensor([self.config.common_weight, 1.0 - self.config.common_weight], device=z.device).log()
             z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), say)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
+
+    def special_logits(self, low: Tensor) -> Tensor:
+        """What each intra-module says of frozen maps: (B, K); `answers`, if there are any, speak for settled ones."""
+        known, settled = self.answers, len(self.settled())
+        each = [
+            known.logits(module, low) if known is not None and at < settled else module(low)[1]
+            for at, module in enumerate(self.intra)
+        ]
+        return torch.stack(each, dim=1)
 
     def judge_common(self, frozen: Tensor) -> Output:
         """The common path's answer alone: what a teacher is asked for."""
