@@ -6,9 +6,9 @@ this project's reading (docs/decisions/0003-reading-of-iin.md); no parity with t
 
 Modules of both kinds are the pretrained stages behind the frozen ones, trained on: forgeries leave their traces in the
 middle of an ImageNet network, and what is read there must be allowed to change. Judging a face needs no forgery name:
-a mixture of experts answers, p = c sigmoid(z_c) + (1 - c) sqrt(sum_k w_k sigmoid(z_k)^2). w, the chance of each type,
-compares fixed statistics of the face with prototypes. Novelty, how little the face resembles any, is told and decides
-nothing.
+a mixture of experts answers, p = c sigmoid(z_c) + (1 - c) p_k, where p_k adds up the odds of the types' modules, each
+capped, under weights w (`odds_mixture`). w, the chance of each type, compares fixed statistics of the face with
+prototypes. Novelty, how little the face resembles any, is told and decides nothing.
 Axes: B faces, F frozen statistics, C channels of the frozen map and H, W its size, D features, K types.
 """
 
@@ -33,7 +33,7 @@ from ffd_continual.strategies.learners.iin_losses import (
     mask_evidence,
     masked_mean,
     mixture,
-    quadratic_mixture,
+    odds_mixture,
     top_share,
     trace_contrast,
 )
@@ -56,7 +56,7 @@ class IINConfig:
     decouple: bool = True
     ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
     routing: bool = True  # off: all intra-modules weigh the same, whatever the face
-    quadratic: bool = True  # off: the mean of the modules' probabilities instead of their root mean square
+    lapse: float = 0.1  # a module is taken to err in this share of cases, so its odds end at 1 / lapse
     common_weight: float = 0.25  # c, the common path's say
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
@@ -80,6 +80,8 @@ class IIN(Learner):
         super().__init__()
         if config.trunk.frozen_stages < 3:
             raise FFDError("learner.trunk.frozen_stages: iin reads at least three frozen stages of its trunk.")
+        if not config.lapse > 0:
+            raise FFDError(f"learner.lapse: {config.lapse:g} is not above 0: no module is always right.")
         self.config = config
         self.trunk = Trunk(config.trunk)
         self.trunk.high.requires_grad_(False)  # never run: the modules start from it
@@ -174,8 +176,8 @@ class IIN(Learner):
         prior = log_weights if self.config.routing else even
         z, attribution = out.z, prior.exp()
         if self.config.intra:
-            blend = quadratic_mixture if self.config.quadratic else mixture
-            out.features["z_special"], attribution = blend(self.special_logits(low), prior)
+            each = self.special_logits(low)
+            out.features["z_special"], attribution = odds_mixture(each, prior, self.config.lapse)
             say = torch.tensor([self.config.common_weight, 1.0 - self.config.common_weight], device=z.device).log()
             z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), say)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))

@@ -97,12 +97,13 @@ def mixture(z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return torch.logsumexp(forged, dim=1) - torch.logsumexp(real, dim=1), torch.softmax(forged, dim=1)
 
 
-def quadratic_mixture(z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The same for p = sqrt(sum_k w_k sigmoid(z_k)^2), which listens more to an expert that is sure of a forgery; the
-    shares are those of p^2. One expert alone keeps its logit."""
-    sure = F.logsigmoid(z)
-    forged = log_weights + 2.0 * sure
-    log_p = 0.5 * torch.logsumexp(forged, dim=1)
-    # 1 - p = (1 - p^2) / (1 + p), and 1 - sigmoid^2 = sigmoid(-z) (1 + sigmoid): no difference of near numbers.
-    rest = torch.logsumexp(log_weights + F.logsigmoid(-z) + (1.0 + sure.exp()).log(), dim=1)
-    return log_p - rest + (1.0 + log_p.exp()).log(), torch.softmax(forged, dim=1)
+def odds_mixture(z: Tensor, log_weights: Tensor, lapse: float) -> tuple[Tensor, Tensor]:
+    """Experts of one type each, under log prior weights (B, K): the logit (B,) and the share (B, K) of each in it.
+
+    A face is real, or forged in one of K ways, so Bayes' rule adds up the experts' odds: sum_k w_k p_k / (1 - p_k), p =
+    sigmoid(z). Faces of another source make an expert surer than it may be; where it errs in a share `lapse` e of
+    cases, its odds p / (1 - p + e) end at 1 / e. The sum is put back on an expert's scale, so that experts who agree
+    are not changed: this is `mixture` with weights w_k / (1 - p_k + e). A lapse near 0 gives the plain sum, a large one
+    `mixture` itself. lapse > 0.
+    """
+    return mixture(z, log_weights - (torch.sigmoid(-z) + lapse).log())

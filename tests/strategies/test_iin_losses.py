@@ -16,7 +16,7 @@ from ffd_continual.strategies.learners.iin_losses import (
     mask_evidence,
     masked_mean,
     mixture,
-    quadratic_mixture,
+    odds_mixture,
     top_share,
     trace_contrast,
     within_class,
@@ -219,27 +219,33 @@ def test_mixture_by_hand_and_in_its_limits() -> None:
     assert float(mixture(torch.tensor([[-90.0]]), torch.zeros(1, 1))[0]) == pytest.approx(-90.0)
 
 
-def test_quadratic_mixture_against_loops() -> None:
+def test_odds_mixture_against_loops() -> None:
     z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3
     weights = torch.softmax(torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64), dim=1)
-    found, shares = quadratic_mixture(z, weights.log())
-    for face in range(6):
-        parts = [float(w) / (1 + math.exp(-float(v))) ** 2 for w, v in zip(weights[face], z[face], strict=True)]
-        p = math.sqrt(sum(parts))
-        assert float(found[face]) == pytest.approx(math.log(p / (1 - p)))
-        assert shares[face].tolist() == pytest.approx([part / sum(parts) for part in parts])
+    for lapse in (1e-30, 0.1, 2.0):
+        found, shares = odds_mixture(z, weights.log(), lapse)
+        for face in range(6):
+            p = [1 / (1 + math.exp(-float(v))) for v in z[face]]
+            odds = [float(w) * q / (1 - q + lapse) for w, q in zip(weights[face], p, strict=True)]
+            told = sum(odds) * (1 + lapse) / (1 + sum(odds))  # what an expert with these odds would say
+            assert float(found[face]) == pytest.approx(math.log(told / (1 - told)))
+            assert shares[face].tolist() == pytest.approx([part / sum(odds) for part in odds])
 
 
-def test_quadratic_mixture_by_hand_and_in_its_limits() -> None:
-    # one of two experts sure, the other sure of the opposite: p = sqrt(1/2), more than the mean's 1/2
-    even, root = torch.tensor([[0.5, 0.5]]).log(), math.sqrt(0.5)
-    told = float(quadratic_mixture(torch.tensor([[30.0, -30.0]]), even)[0])
-    assert told == pytest.approx(math.log(root / (1 - root)), rel=1e-5)
+def test_odds_mixture_by_hand_and_in_its_limits() -> None:
+    # one of two experts sure, the other sure of the opposite: odds (10 + 0) / 2 = 5, p = 5 * 1.1 / 6
+    even = torch.tensor([[0.5, 0.5]], dtype=torch.float64).log()
+    against = torch.tensor([[40.0, -40.0]], dtype=torch.float64)
+    told = 5.5 / 6
+    assert float(odds_mixture(against, even, 0.1)[0]) == pytest.approx(math.log(told / (1 - told)))
+    # without a lapse one sure expert decides, with a large one the mean does
+    assert float(odds_mixture(against, even, 1e-30)[0]) == pytest.approx(40.0 + math.log(0.5))
+    assert float(odds_mixture(against, even, 1e9)[0]) == pytest.approx(float(mixture(against, even)[0]), abs=1e-6)
     # experts that agree are not changed, one alone keeps its logit, however large
-    assert float(quadratic_mixture(torch.full((1, 2), 1.5), even)[0]) == pytest.approx(1.5, rel=1e-5)
+    assert float(odds_mixture(torch.full((1, 2), 1.5), even, 0.1)[0]) == pytest.approx(1.5, rel=1e-5)
     for z in (-60.0, -3.0, 0.0, 3.0, 60.0):
-        assert float(quadratic_mixture(torch.tensor([[z]]), torch.zeros(1, 1))[0]) == pytest.approx(z, abs=1e-5)
-    alone, shares = quadratic_mixture(torch.tensor([[80.0, -2.0]]), torch.tensor([[-math.inf, 0.0]]))
+        assert float(odds_mixture(torch.tensor([[z]]), torch.zeros(1, 1), 0.1)[0]) == pytest.approx(z, abs=1e-5)
+    alone, shares = odds_mixture(torch.tensor([[80.0, -2.0]]), torch.tensor([[-math.inf, 0.0]]), 0.1)
     assert float(alone) == pytest.approx(-2.0, rel=1e-5)
     assert shares.tolist() == [[0.0, 1.0]]
 
