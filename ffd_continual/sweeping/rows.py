@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from ffd_continual.runs.folder import RunFolder, write_text
+from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.sweeping.claims import held
 from ffd_continual.sweeping.grid import finished
+from ffd_continual.terminal import say
 
 FIGURES = ("aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt", "zero_shot", "unseen")
 
@@ -39,14 +41,18 @@ def row_of(method: str, seed: int, folder: Path) -> dict[str, Any]:
 def write_rows(out: Path, claims: Path, methods: Sequence[str]) -> pd.DataFrame:
     """rows.csv anew from the summaries of all finished cells of `methods`.
 
-    One process at a time reads and writes: of two sweeps the later writer also knows the other's cells.
+    One process at a time reads and writes: of two sweeps the later writer also knows the other's cells. A cell whose
+    configuration is not one of this version is left out, and named: it stops no other.
     """
     with held(claims, "rows.csv"):
-        rows = []
+        rows: list[dict[str, Any]] = []
         for folder in sorted(path.parent for path in out.glob("*-s*/summary.json")):
             method, _, seed = folder.name.rpartition("-s")
             if method in methods and finished(folder):
-                rows.append(row_of(method, int(seed), folder))
+                try:
+                    rows.append(row_of(method, int(seed), folder))
+                except FFDError as error:
+                    say(f"{folder.name} is left out of rows.csv: {error}")
         rows.sort(key=lambda r: (methods.index(r["method"]), r["seed"]))
         table = pd.DataFrame(rows)
         if rows:

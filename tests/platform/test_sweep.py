@@ -56,6 +56,12 @@ def test_a_sweep_runs_every_cell_once(
     assert main(["sweep", str(file), "--out", str(out)]) == 0
     assert "==" not in capsys.readouterr().out  # no cell runs again
     assert (out / "plain+naive-s3" / "summary.json").stat().st_mtime_ns == kept
+    # a cell that another version of this program ran is named, and stops no other
+    config = out / "plain+naive-s3" / "config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("  clip:", "  clipped:"), encoding="utf-8")
+    assert main(["sweep", str(file), "--out", str(out)]) == 0
+    assert "plain+naive-s3 is left out of rows.csv" in capsys.readouterr().out.replace("\n", " ")
+    assert list(pd.read_csv(out / "rows.csv")["method"]) == ["plain+joint", "plain+joint"]
 
 
 def test_a_grid_without_cells_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
