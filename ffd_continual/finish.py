@@ -13,10 +13,8 @@ import pandas as pd
 import torch
 
 from ffd_continual.config import RunConfig
-from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
-from ffd_continual.measuring.matrix import matrix_from_predictions
+from ffd_continual.measuring.intervals import print_matrix, run_figures
 from ffd_continual.measuring.trace_prior import trace_prior
-from ffd_continual.measuring.video_level import has_videos
 from ffd_continual.reporting.alarm_page import write_alarms
 from ffd_continual.reporting.extras import source_sentence
 from ffd_continual.reporting.report import write_report
@@ -46,23 +44,17 @@ def finish_run(
 ) -> Path:
     """Write everything that follows from the predictions, print the figures, and return the report's path.
 
-    diagnose: also ask every module of every face, which costs the square of what is known.
+    diagnose: also what costs the square of what is known and has no place in an addition to a lineage: every module
+    asked about every face, the report's charts as PNG files (`ffd report` draws them).
     """
     order = parts.scenario.experiences
     predictions = pd.concat([pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
     samples = config.evaluation.bootstrap
-    # Pictures, and videos of one frame, have one level: the other would repeat every figure.
-    videos, rule = has_videos(predictions), config.evaluation.video_rule
-    levels = ("frame", "video") if videos else ("frame",)
-    matrix = matrix_from_predictions(predictions, samples=samples, seed=config.seed, levels=levels, rule=rule)
-    write_table(folder.path / "matrix.parquet", matrix)
     self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)})
-    summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=config.seed)
-    if videos:
-        summary["videos"] = summarise_with_ci(
-            predictions, order, self_made, "video", samples=samples, seed=config.seed, rule=rule
-        )
+    figures = run_figures(predictions, order, self_made, samples, config.seed, config.evaluation.video_rule)
+    write_table(folder.path / "matrix.parquet", figures.matrix)
+    summary = {**figures.summary, **({"videos": figures.videos} if figures.videos else {})}
     costs = measure_costs(parts)
     summary |= {
         "seconds": {"train": train_seconds, "measure": eval_seconds},
@@ -93,8 +85,8 @@ def finish_run(
         path = folder.path / BENIGN
         alarms, notes = measure_alarms(reopened(folder, config, parts), edits_named(()), (), path / "scores", samples)
         write_alarms(path, alarms, f"False alarms of {config.name}", (), notes)
-    report = write_report(folder.path)
-    print(print_matrix(matrix, order, summary, self_made=self_made))
+    report = write_report(folder.path, figures=figures, pictures=diagnose)
+    print(print_matrix(figures.matrix, order, summary, self_made=self_made))
     if "source_probe" in found:
         print("\n" + textwrap.fill(source_sentence(found["source_probe"]), 80))
     print(f"\nreport: {report}")

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ffd_continual.comparing.finished import RESAMPLES, FinishedRun, Method, self_made_by_any
-from ffd_continual.measuring.matrix import cells_of, figures, resampling_groups
+from ffd_continual.measuring.cells import cells_of
+from ffd_continual.measuring.matrix import figures, resampling_groups
 from ffd_continual.measuring.metrics import Floats, batched_auc, draw_counts, percentile_interval, resample
 from ffd_continual.measuring.video_level import LEVELS, VideoRule
 from ffd_continual.scenarios.errors import FFDError

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ffd_continual.measuring.matrix import (
-    MEASURED,
+    TRACES,
     UNTRAINED,
-    cells_of,
+    Measured,
     figures,
-    matrix_from_predictions,
+    measured_from_predictions,
     number,
-    resampling_groups,
     summarise,
     summarised,
 )
-from ffd_continual.measuring.metrics import Floats, draw_counts, percentile_interval, resample
-from ffd_continual.measuring.video_level import MEAN, VideoRule
+from ffd_continual.measuring.metrics import percentile_interval
+from ffd_continual.measuring.video_level import LEVELS, MEAN, VideoRule, has_videos
 
 LINES = {
     "aa": "average (AA)",
@@ -43,29 +42,26 @@ def summarise_with_ci(
     samples: int = 1000,
     seed: int = 0,
     rule: VideoRule = MEAN,
+    measured: Measured | None = None,
 ) -> dict[str, Any]:
     """`summarise`, and for each metric "ci": {figure: [low, high]}; "bootstrap": unit, groups, samples, skipped.
 
     One draw of persons (or videos) serves every cell of the matrix, so that differences such as forgetting are paired:
     their interval does not hold the spread that both terms share. A resample in which a needed cell has one class only
-    is skipped for that figure, and the most skipped of any figure is reported. Predictions as in `matrix`.
+    is skipped for that figure, and the most skipped of any figure is reported. Predictions as in `matrix`; `measured`:
+    what was made of them with the same samples, seed and rule, at this level and with these metrics among others.
     """
-    matrix = matrix_from_predictions(predictions, levels=(level,), rule=rule)
-    metrics = metrics or summarised(matrix, level)
-    result = summarise(matrix, order, self_made, level, metrics)
+    if measured is None:
+        wanted = tuple(metrics) or ("auc", "acc", *TRACES)
+        measured = measured_from_predictions(predictions, samples, seed, "z", (level,), wanted, rule)
+    metrics = metrics or summarised(measured.matrix, level)
+    result = summarise(measured.matrix, order, self_made, level, metrics)
     last = int(result["after"])
-    unit, groups, count = resampling_groups(predictions)
-    counts = draw_counts(count, samples, np.random.default_rng(seed)) if count > 1 else np.zeros((0, count))
     skipped = 0
     for metric in metrics:
-        measure, column = MEASURED[metric]
-        cells: dict[str, dict[tuple[int, str], Floats]] = {"test": {}, "unseen": {}}
-        for cell in cells_of(predictions, level, rule=rule):
-            if cell.stream in cells and column in cell.columns:
-                draws = resample(measure, cell.labels, cell.columns[column], groups[cell.rows], counts)
-                cells[cell.stream][(cell.after, cell.on)] = draws
+        test, unseen = (measured.draws.get((level, metric, stream), {}) for stream in ("test", "unseen"))
         intervals: dict[str, list[float | None]] = {}
-        for figure, draws in figures(cells["test"], cells["unseen"], order, last, self_made).items():
+        for figure, draws in figures(test, unseen, order, last, self_made).items():
             value = result[metric].get(figure)
             if value is None or not len(draws):
                 continue
@@ -75,8 +71,36 @@ def summarise_with_ci(
         result[metric]["ci"] = intervals
     if level == "video":
         result["rule"] = {"video": rule.way, "video_share": rule.share, "words": rule.words}
-    result["bootstrap"] = {"unit": unit, "groups": count, "samples": len(counts), "skipped": skipped, "seed": seed}
+    result["bootstrap"] = {
+        "unit": measured.unit, "groups": measured.groups, "samples": measured.samples, "skipped": skipped, "seed": seed,
+    }  # fmt: skip
     return result
+
+
+class RunFigures(NamedTuple):
+    """What the predictions of a run tell: its matrix and summaries; `videos` is empty where a video is one frame."""
+
+    matrix: pd.DataFrame
+    summary: dict[str, Any]
+    videos: dict[str, Any]
+
+
+def run_figures(
+    predictions: pd.DataFrame,
+    order: Sequence[str],
+    self_made: Collection[str],
+    samples: int,
+    seed: int,
+    rule: VideoRule,
+) -> RunFigures:
+    """Matrix and summaries from one pass over the predictions, and one draw for all."""
+    # Pictures, and videos of one frame, have one level: the other would repeat every figure.
+    levels = LEVELS if has_videos(predictions) else LEVELS[:1]
+    measured = measured_from_predictions(predictions, samples, seed, levels=levels, rule=rule)
+    found = [
+        summarise_with_ci(predictions, order, self_made, level, (), samples, seed, rule, measured) for level in levels
+    ]
+    return RunFigures(measured.matrix, found[0], found[1] if len(found) > 1 else {})
 
 
 def _shortened(names: Sequence[str], width: int) -> list[str]:

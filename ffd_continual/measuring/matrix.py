@@ -12,31 +12,22 @@ Any measure can be recomputed from them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ffd_continual.measuring.metrics import (
-    METRICS,
-    BatchedMetric,
-    Bools,
-    Floats,
-    as_labels_and_scores,
-    draw_counts,
-    percentile_interval,
-    resample,
-)
-from ffd_continual.measuring.video_level import MEAN, VideoRule, names_in, video_level
+from ffd_continual.measuring.cells import KEYS as KEYS
+from ffd_continual.measuring.cells import MEASURED, cells_of
+from ffd_continual.measuring.cells import TRACES as TRACES
+from ffd_continual.measuring.metrics import Floats, draw_counts, percentile_interval, resample
+from ffd_continual.measuring.video_level import MEAN, VideoRule, names_in
 from ffd_continual.scenarios.errors import FFDError
 
 MATRIX_COLUMNS = ("after", "on", "stream", "metric", "level", "value", "low", "high")
-KEYS = ("after", "on", "stream")
-TRACES = ("iou", "pixel_auc")  # measured face by face on the trace map, then averaged
 UNTRAINED = -1
 FIGURES = ("aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt", "zero_shot", "unseen")
 Cells = Mapping[tuple[int, str], Floats]
@@ -87,59 +78,17 @@ def resampling_groups(predictions: pd.DataFrame) -> tuple[str, NDArray[np.int64]
     return " or ".join(dict.fromkeys(used)), groups.astype(np.int64), len(names)
 
 
-def batched_mean(_labels: Bools, values: Floats, weights: Floats) -> Floats:
-    """Weighted mean (b,) over the faces where the value exists."""
-    known = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((weights[:, known] @ values[known]) / weights[:, known].sum(axis=1))
+class Measured(NamedTuple):
+    """A matrix, and each cell's resampled values: draws[level, metric, stream][after, on] is (b,)."""
+
+    matrix: pd.DataFrame
+    draws: dict[tuple[str, str, str], dict[tuple[int, str], Floats]]
+    unit: str  # what was drawn
+    groups: int
+    samples: int  # b; 0 where fewer than two groups could be drawn
 
 
-#: name -> (measure, the column of scores it reads); those of the trace are means over the faces that have one.
-MEASURED: Mapping[str, tuple[BatchedMetric, str]] = MappingProxyType(
-    {**METRICS, **{trace: (batched_mean, trace) for trace in TRACES}}
-)
-
-
-class Cell(NamedTuple):
-    """The faces (or videos) of one model on one stream; rows index the table of predictions."""
-
-    after: int
-    on: str
-    stream: str
-    labels: Bools
-    columns: dict[str, NDArray[Any]]
-    rows: NDArray[np.int64]
-
-
-def cells_of(predictions: pd.DataFrame, level: str, score: str = "z", rule: VideoRule = MEAN) -> Iterator[Cell]:
-    """Every (after, on, stream) with the score columns it has: z, margin = z - threshold, p, iou, pixel_auc.
-
-    At level "video" a cell holds videos, by the rule, and the margin is that of their own threshold where one is known.
-    """
-    table = predictions.reset_index(drop=True)
-    videos = names_in(table, "video") if level == "video" else np.zeros(0, dtype=str)
-    column = "video_threshold" if level == "video" and rule.way != "vote" else "threshold"
-    for (after, on, stream), part in table.groupby(list(KEYS), sort=False):
-        columns = {"z": part[score].to_numpy(np.float64)}
-        cut = column if column in part.columns and part[column].notna().all() else "threshold"
-        if cut in part.columns and part[cut].notna().all():
-            columns["margin"] = (part["z"] - part[cut]).to_numpy(np.float64)
-        if "p" in part.columns and part["p"].notna().all():
-            columns["p"] = part["p"].to_numpy(np.float64)
-        labels, rows = part["label"].to_numpy(), part.index.to_numpy()
-        forged, _ = as_labels_and_scores(labels, columns["z"])
-        if level == "video":
-            found = video_level(labels, columns, videos[rows], rule)
-            columns = {k: found[k] for k in columns if k in found}
-            forged, rows = found["label"].astype(bool), rows[found["first"]]
-        else:
-            for trace in TRACES:
-                if trace in part.columns and part[trace].notna().any():
-                    columns[trace] = part[trace].to_numpy(np.float64)
-        yield Cell(int(after), str(on), str(stream), forged, columns, rows)
-
-
-def matrix_from_predictions(
+def measured_from_predictions(
     predictions: pd.DataFrame,
     samples: int = 0,
     seed: int = 0,
@@ -147,8 +96,8 @@ def matrix_from_predictions(
     levels: Sequence[str] = ("frame", "video"),
     intervals_of: Collection[str] = ("auc", "acc", *TRACES),
     rule: VideoRule = MEAN,
-) -> pd.DataFrame:
-    """Every measure of every (after, on, stream), see the module's text for both tables.
+) -> Measured:
+    """Every measure of every (after, on, stream), see the module's text for both tables; one draw serves all cells.
 
     score: the column that ranks, z or another one such as z_common. samples > 0 adds 95 % intervals to the measures
     in `intervals_of`, by drawing persons or videos. rule: what a video's score is. A measure
@@ -160,9 +109,10 @@ def matrix_from_predictions(
         doubled = int(predictions.duplicated([*KEYS, "row"]).sum())
         if doubled:
             raise FFDError(f"the table of predictions holds {doubled} faces twice for the same model and stream")
-    _, groups, count = resampling_groups(predictions)
+    unit, groups, count = resampling_groups(predictions)
     counts = draw_counts(count, samples, np.random.default_rng(seed)) if samples and count > 1 else np.zeros((0, count))
     rows: list[tuple[Any, ...]] = []
+    drawn: dict[tuple[str, str, str], dict[tuple[int, str], Floats]] = {}
     for level in levels:
         for cell in cells_of(predictions, level, score, rule):
             for name, (metric, column) in MEASURED.items():
@@ -171,11 +121,25 @@ def matrix_from_predictions(
                 values = cell.columns[column]
                 value = float(metric(cell.labels, values, np.ones((1, len(values))))[0])
                 low = high = float("nan")
-                if len(counts) and name in intervals_of:
+                if name in intervals_of:
                     draws = resample(metric, cell.labels, values, groups[cell.rows], counts)
                     low, high = percentile_interval(value, draws)[1:3]
+                    drawn.setdefault((level, name, cell.stream), {})[(cell.after, cell.on)] = draws
                 rows.append((cell.after, cell.on, cell.stream, name, level, value, low, high))
-    return pd.DataFrame(rows, columns=list(MATRIX_COLUMNS))
+    return Measured(pd.DataFrame(rows, columns=list(MATRIX_COLUMNS)), drawn, unit, count, len(counts))
+
+
+def matrix_from_predictions(
+    predictions: pd.DataFrame,
+    samples: int = 0,
+    seed: int = 0,
+    score: str = "z",
+    levels: Sequence[str] = ("frame", "video"),
+    intervals_of: Collection[str] = ("auc", "acc", *TRACES),
+    rule: VideoRule = MEAN,
+) -> pd.DataFrame:
+    """The matrix of `measured_from_predictions`."""
+    return measured_from_predictions(predictions, samples, seed, score, levels, intervals_of, rule).matrix
 
 
 def _mean(values: list[Floats], size: int) -> Floats:

@@ -12,16 +12,15 @@ from typing import Any, NamedTuple, TypeVar
 import pandas as pd
 import yaml
 
-from ffd_continual.measuring.intervals import summarise_with_ci
+from ffd_continual.measuring.intervals import RunFigures, run_figures
 from ffd_continual.measuring.matrix import (
     KEYS,
     MATRIX_COLUMNS,
     check_columns,
-    matrix_from_predictions,
     summarise,
     summarised,
 )
-from ffd_continual.measuring.video_level import LEVELS, VideoRule, has_videos
+from ffd_continual.measuring.video_level import LEVELS, VideoRule
 from ffd_continual.scenarios.errors import FFDError
 
 T = TypeVar("T")
@@ -187,13 +186,13 @@ def _video_rule(folder: Path, settings: Any) -> VideoRule:
     return _guarded(folder / "config.yaml", lambda _: VideoRule(**known))
 
 
-def read_run(run_dir: Path, samples: int | None = None) -> RunData:
+def read_run(run_dir: Path, samples: int | None = None, figures: RunFigures | None = None) -> RunData:
     """Everything the report shows. samples = resamples of the intervals; None: as the stored summary, or 1000.
 
     Needs predictions (predictions.parquet or predictions/*.parquet) or matrix.parquet. Figures are recomputed from
-    the predictions; a stored summary gives the order of learning, the self-made families, the seed of the resamples
-    (so that page and terminal agree to the last digit) and, without predictions, its intervals. FFDError where the
-    folder is no run, or a file is damaged.
+    the predictions, unless they are given as `figures`; a stored summary gives the order of learning, the self-made
+    families, the seed of the resamples (so that page and terminal agree to the last digit) and, without predictions,
+    its intervals. FFDError where the folder is no run, or a file is damaged.
     """
     folder = Path(run_dir)
     if not folder.is_dir():
@@ -208,22 +207,19 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
     drawn = stored.get("bootstrap") or {}
     seed = int(drawn.get("seed", 0))
     samples = int(drawn.get("samples", 1000)) if samples is None else samples
-    threshold, faces, videos = None, 0, {}
+    threshold, faces = None, 0
     if predictions is not None:
         check_columns(predictions, (*KEYS, "label", "z"), "the table of predictions")
+        streams = predictions.loc[predictions["stream"] == "test", "on"]
+        order = _order(folder, stored, settings, list(dict.fromkeys(streams)))
         rule = _video_rule(folder, settings)
-        levels = LEVELS if has_videos(predictions) else LEVELS[:1]
-        matrix = matrix_from_predictions(predictions, samples, seed, levels=levels, rule=rule)
-        order = _order(folder, stored, settings, list(dict.fromkeys(matrix.query("stream == 'test'")["on"])))
-        summary = summarise_with_ci(predictions, order, self_made, samples=samples, seed=seed)
+        matrix, summary, videos = figures or run_figures(predictions, order, self_made, samples, seed, rule)
         cuts = (
             predictions.loc[predictions["after"] == summary["after"]].get("threshold", pd.Series(dtype=float)).dropna()
         )
         threshold = float(cuts.iloc[0]) if len(cuts) else None
         name = next((c for c in ("path", "row") if c in predictions.columns and predictions[c].notna().all()), None)
         faces = int(predictions[name].nunique()) if name else 0
-        if len(levels) == 2:
-            videos = summarise_with_ci(predictions, order, self_made, "video", samples=samples, seed=seed, rule=rule)
     else:
         matrix = _guarded(table, pd.read_parquet)
         check_columns(matrix, MATRIX_COLUMNS, str(table))
@@ -233,7 +229,9 @@ def read_run(run_dir: Path, samples: int | None = None) -> RunData:
             summary[metric]["ci"] = stored.get(metric, {}).get("ci", {})
         summary["bootstrap"] = stored.get("bootstrap")
         videos = stored.get("videos") or {}
-    summary |= {key: stored[key] for key in ("trace_prior",) if key in stored}  # not to be had from predictions
+    summary = summary | {
+        key: stored[key] for key in ("trace_prior",) if key in stored
+    }  # not to be had from predictions
     title = settings.get("name") if isinstance(settings, dict) else None
     return RunData(
         path=folder,

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import pandas as pd
 
+from ffd_continual.measuring.intervals import RunFigures
 from ffd_continual.measuring.matrix import FIGURES, TRACES
 from ffd_continual.reporting import extras as extras
 from ffd_continual.reporting import sections as sections
@@ -106,19 +107,28 @@ def _write_png(folder: Path, run: RunData) -> None:
         (folder / "samples.png").write_bytes(data.tobytes())  # imwrite says nothing of a full disk
 
 
-def write_report(run_dir: Path, samples: int | None = None, extra: Sequence[tuple[str, str, str]] = ()) -> Path:
+def write_report(
+    run_dir: Path,
+    samples: int | None = None,
+    extra: Sequence[tuple[str, str, str]] = (),
+    *,
+    figures: RunFigures | None = None,
+    pictures: bool = True,
+) -> Path:
     """Write `report/report.html` of a run from its folder alone; returns its path.
 
     samples = resamples of the confidence intervals (None: as many as the run's own summary); extra = further (anchor,
-    heading, HTML) sections at the end. Parts that the run lacks are left out. FFDError where the folder is no run or a
+    heading, HTML) sections at the end; figures: what `run_figures` gave already; pictures: also the charts as PNG
+    files, the page has its own. Parts that the run lacks are left out. FFDError where the folder is no run or a
     file in it is damaged.
     """
-    run = read_run(run_dir, samples)
+    run = read_run(run_dir, samples, figures)
     folder = Path(run_dir) / "report"
     folder.mkdir(exist_ok=True)
     text = page(run.name, [*page_sections(run), *extra])
     _write_csv(folder, run)
-    _write_png(folder, run)
+    if pictures:
+        _write_png(folder, run)
     path = folder / "report.html"
     part = folder / "report.html.part"  # a reader never meets half a page
     part.write_text(text, encoding="utf-8")

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ffd_continual.measuring.matrix import MEASURED, cells_of, read_figures, resampling_groups
+from ffd_continual.measuring.cells import MEASURED, cells_of
+from ffd_continual.measuring.matrix import read_figures, resampling_groups
 from ffd_continual.measuring.metrics import Floats, draw_counts, percentile_interval, resample
 from ffd_continual.measuring.video_level import LEVELS, VideoRule, has_videos, names_in
 from ffd_continual.retesting.reopen import Reopened, some_people

@@ -55,7 +55,7 @@ def iin_run(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
     }  # fmt: skip
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+        patch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)
         start(config_from(config), folder / "run")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)

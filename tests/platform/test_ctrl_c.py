@@ -132,7 +132,7 @@ def test_a_stopped_run_is_saved_at_the_step_and_ends_with_the_same_bits(
 ) -> None:
     small_config["train"]["steps"] = 4
     small_config["scenario"]["order"] = ["alpha", "beta"]
-    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)
     start(config_from(small_config), tmp_path / "whole")
     after = SafePoints.after_training_iteration
 

@@ -168,7 +168,7 @@ def test_a_finished_run_is_measured_without_training(
 def test_measuring_goes_on_where_it_was(
     tiny_config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)
     tiny_config["scenario"] |= {"order": ["alpha", "beta", "gamma"], "unseen": [], "size": 32}
     tiny_config["train"] |= {"steps": 2, "batch": 8}
     tiny_config["evaluation"] = {"bootstrap": 0, "samples": 0, "controls": False}

@@ -50,7 +50,7 @@ def trained(tiny_faces: Path, folder: Path, name: str, strategy: str = "naive") 
         "evaluation": {"bootstrap": 0, "samples": 0, "controls": False},
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+        patch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)
         start(config_from(config), folder / "run")
     torch.use_deterministic_algorithms(False)
     return open_detector(folder / "run", device="cpu")

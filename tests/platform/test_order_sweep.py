@@ -17,7 +17,7 @@ from ffd_continual.scenarios.streams import learning_order
 def test_two_orders_in_one_sweep(
     small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def no_pictures(folder: Path) -> Path:
+    def no_pictures(folder: Path, **_: object) -> Path:
         (folder / "report").mkdir()
         (folder / "report" / "report.html").write_text("a cell that is finished has one")
         return folder

@@ -88,7 +88,7 @@ def test_a_run_s_folder_and_its_second_life(finished: Path, monkeypatch: pytest.
         start(config, finished)
 
     before = _results(finished)
-    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)  # drawn once is enough
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)  # drawn once is enough
     resume(finished)
     assert _results(finished) == before  # a finished run is only reported again
     # Predictions that are lost are made again from the checkpoints, and learning goes on from the right one.

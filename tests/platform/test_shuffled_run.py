@@ -35,7 +35,7 @@ def _aa(values: dict[str, Any], labels: str, seed: int, out: Path) -> float:
 
 
 def test_chance_lies_in_the_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)
     monkeypatch.setattr("ffd_continual.run.write_samples", lambda *given: None)
     trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4}
     values = {

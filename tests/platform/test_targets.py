@@ -80,7 +80,7 @@ def test_bad_tables_are_named(tmp_path: Path) -> None:
 def test_a_claim_is_run_again(
     small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder: folder)
+    monkeypatch.setattr("ffd_continual.finish.write_report", lambda folder, **_: folder)
     base = tmp_path / "base.yaml"
     base.write_text(yaml.safe_dump(small_config), encoding="utf-8")
     row = {**ROW, "config": str(base), "overrides": "train.steps=3", "low": "0", "value": "0.5", "high": "1"}
