@@ -47,6 +47,8 @@ def cell_text(value: object) -> str:
     """A cell as trimmed text: "" for nothing (None, NaN, NA), dates in ISO form."""
     if _is_missing(value):
         return ""
+    if isinstance(value, bytes):  # text columns of some Parquet writers
+        return value.decode("utf-8", "replace").strip()
     if isinstance(value, pd.Timestamp) and value == value.normalize():
         return str(value.date().isoformat())
     return value.isoformat() if isinstance(value, (datetime.date, datetime.datetime)) else str(value).strip()
@@ -99,8 +101,14 @@ def _split(value: object) -> str:
 
 def _date(value: object) -> str:
     text = cell_text(value)
-    if text and not _DATE.fullmatch(text):
+    if not text:
+        return text
+    if not _DATE.fullmatch(text):
         raise ValueError("is no ISO date (YYYY, YYYY-MM or YYYY-MM-DD)")
+    try:
+        datetime.date.fromisoformat((text[:10] + "-01-01")[:10])
+    except ValueError as error:
+        raise ValueError("is no day of the calendar") from error
     return text
 
 
@@ -113,7 +121,10 @@ def _sha256(value: object) -> str:
 
 def _verbatim(value: object) -> str:
     # File names may begin or end with a blank, so paths are not trimmed.
-    return value if isinstance(value, str) else cell_text(value)
+    text = value if isinstance(value, str) else cell_text(value)
+    if "\0" in text:
+        raise ValueError("holds a null character, which no file name can")
+    return text
 
 
 def _path(value: object) -> str:

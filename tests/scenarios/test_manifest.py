@@ -139,6 +139,9 @@ def test_extra_columns_get_a_note_with_the_likely_name() -> None:
         ("landmarks", "[[1, 2], [3, 4], [5, 1e999]]", "at least three"),
         ("landmarks", "1 2 3", "at least three"),
         ("date", "5.3.2024", "no ISO date"),
+        ("date", "2021-13", "no day of the calendar"),
+        ("date", "2023-02-29", "no day of the calendar"),
+        ("path", "a\0b.png", "null character"),
         ("sha256", "abc", "no SHA-256"),
     ],
 )
@@ -165,9 +168,11 @@ def test_landmark_lists_and_dates_of_parquet_become_text(tmp_path: Path) -> None
     table = full(2)
     table["landmarks"] = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], None]
     table["date"] = pd.to_datetime(["2024-03-05T00:00:00", "2024-03-06T07:08:09"])
+    table["identity"] = [b"anna", "\u00e9mile".encode()]
     table.to_parquet(tmp_path / "m.parquet")
     manifest = read_manifest(tmp_path / "m.parquet")
     assert manifest.table["date"].tolist() == ["2024-03-05", "2024-03-06T07:08:09"]
+    assert manifest.table["identity"].tolist() == ["anna", "\u00e9mile"]
     points = manifest.landmarks(0)
     assert points is not None
     assert points.tolist() == [[1, 2], [3, 4], [5, 6]]
