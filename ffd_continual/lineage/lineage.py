@@ -15,6 +15,7 @@ that it brought) and exemplars.parquet (the stored faces of its strategy, in the
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +113,9 @@ class Lineage:
 
     def absolute(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Relative paths start at the lineage."""
+        root = f"{self.path.resolve()}{os.sep}"
         made = {
-            name: [
-                str(self.path.resolve() / cell) if cell and not Path(cell).is_absolute() else cell
-                for cell in rows[name]
-            ]
-            for name in PATHS
+            name: [root + cell if cell and not os.path.isabs(cell) else cell for cell in rows[name]] for name in PATHS
         }
         return rows.assign(**{name: pd.Series(cells, index=rows.index, dtype="str") for name, cells in made.items()})
 

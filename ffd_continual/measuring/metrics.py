@@ -172,23 +172,6 @@ def ece(labels: ArrayLike, probabilities: ArrayLike) -> float:
     return measure_once(batched_ece, labels, probabilities)
 
 
-def mask_iou(trace: ArrayLike, mask: ArrayLike, threshold: float = 0.5) -> float:
-    """Overlap of a map in [0, 1] cut at `threshold` with the true mask (> 0), same (H, W).
-
-    NaN where the mask is empty: a real face has no trace to find, and counting it as 1 would flatter the mean.
-    """
-    found, true = np.asarray(trace) >= threshold, np.asarray(mask) > 0
-    if found.shape != true.shape:
-        raise FFDError(f"the map is {found.shape} and the mask {true.shape}: resize the map to the mask first")
-    return float((found & true).sum() / (found | true).sum()) if true.any() else float("nan")
-
-
-def pixel_auc(trace: ArrayLike, mask: ArrayLike) -> float:
-    """AUC of a map's pixels against the mask (> 0), same (H, W); NaN where the mask is empty or full."""
-    true = np.asarray(mask).ravel() > 0
-    return auc(true, np.asarray(trace, dtype=np.float64).ravel())
-
-
 def threshold_for_accuracy(labels: ArrayLike, scores: ArrayLike, balanced: bool = True) -> float:
     """The threshold with the best accuracy on *validation* scores; among equals the middle one.
 

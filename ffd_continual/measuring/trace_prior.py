@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ffd_continual.measuring.metrics import mask_iou, pixel_auc
+from ffd_continual.measuring.traces import mask_iou, pixel_aucs
 from ffd_continual.scenarios.streams import Scenario
 from ffd_continual.scenarios.table import FaceTable
 from ffd_continual.strategies.strategy import Rows
@@ -38,8 +38,9 @@ def trace_prior(table: FaceTable, scenario: Scenario) -> Figures:
     figures: Figures = {}
     for stream, names in (("test", scenario.experiences), ("unseen", scenario.unseen)):
         for name in names:
-            masks = [m for m in _masked(table, scenario.index(stream, name)) if m.any()]
-            areas = [pixel_auc(prior, m) for m in masks if not m.all()]
+            masks = _masked(table, scenario.index(stream, name))
+            masks = masks[masks.any((1, 2))]
+            areas = pixel_aucs(prior, masks[~masks.all((1, 2))])
             if areas:
                 iou = float(np.mean([mask_iou(prior, m) for m in masks]))
                 figures.setdefault(stream, {})[name] = {"iou": iou, "pixel_auc": float(np.mean(areas))}

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ffd_continual.measuring.calibration import Calibration, fit_platt
-from ffd_continual.measuring.metrics import mask_iou, pixel_auc, threshold_for_accuracy
+from ffd_continual.measuring.metrics import threshold_for_accuracy
+from ffd_continual.measuring.traces import mask_iou, pixel_auc
 from ffd_continual.measuring.video_level import MEAN, VideoRule, video_threshold
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Learner, Output
@@ -41,7 +42,7 @@ def calibrated(
 
     videos: name of the video of every row of the run, "" for none; `rule` turns frames into videos.
     """
-    scores = score_faces(learner, decide, valid)
+    scores = score_faces(learner, decide, valid, traces=False)
     if scores.empty:
         return Detector(learner, decide, Calibration(), 0.0)
     labels, z = scores["label"].to_numpy(), scores["z"].to_numpy()
@@ -50,8 +51,13 @@ def calibrated(
 
 
 @torch.no_grad()
-def score_faces(learner: Learner, decide: Callable[[Output], Tensor], batches: Iterable[Batch]) -> pd.DataFrame:
-    """One row a face: row, label, z, z_common, attribution, novelty, iou, pixel_auc (NaN or "" where there is none)."""
+def score_faces(
+    learner: Learner, decide: Callable[[Output], Tensor], batches: Iterable[Batch], traces: bool = True
+) -> pd.DataFrame:
+    """One row a face: row, label, z, z_common, attribution, novelty, iou, pixel_auc (NaN or "" where there is none).
+
+    traces: compare the trace maps with the masks, too.
+    """
     was = learner.training
     learner.eval()
     parts = []
@@ -74,7 +80,7 @@ def score_faces(learner: Learner, decide: Callable[[Output], Tensor], batches: I
         if out.attribution is not None and out.known:
             best = out.attribution.argmax(1).cpu().numpy()
             table["attribution"] = [out.known[i] for i in best]
-        if "trace" in out.maps and batch.mask.shape[1]:
+        if traces and "trace" in out.maps and batch.mask.shape[1]:
             _localised(table, out.maps["trace"], batch)
         parts.append(table)
     learner.train(was)
@@ -88,10 +94,9 @@ def _localised(table: pd.DataFrame, trace: Tensor, batch: Batch) -> None:
     maps = torch.sigmoid(torch.nn.functional.interpolate(trace, size=size, mode="bilinear")).squeeze(1).cpu().numpy()
     masks = batch.mask.squeeze(1).cpu().numpy() > 0.5
     usable = (batch.mask_known & (batch.target == 1)).cpu().numpy()
-    for i in np.flatnonzero(usable):
-        if masks[i].any():
-            table.loc[i, "iou"] = mask_iou(maps[i], masks[i])
-            table.loc[i, "pixel_auc"] = pixel_auc(maps[i], masks[i])
+    at = np.flatnonzero(usable & masks.any((1, 2)))
+    table.loc[at, "iou"] = [mask_iou(maps[i], masks[i]) for i in at]
+    table.loc[at, "pixel_auc"] = [pixel_auc(maps[i], masks[i]) for i in at]
 
 
 def judge(detector: Detector, batches: Iterable[Batch]) -> pd.DataFrame:

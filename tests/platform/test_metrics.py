@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as reference
 
 from ffd_continual.measuring import metrics as m
+from ffd_continual.measuring import traces
 from ffd_continual.measuring.calibration import Calibration, fit_platt, fit_temperature
 from ffd_continual.scenarios.errors import FFDError
 
@@ -161,6 +162,18 @@ def test_wins_between_groups_give_the_same_auc(persons: int) -> None:
     )
 
 
+@pytest.mark.parametrize(("persons", "samples"), [(5, 400), (60, 400), (300, 7)])
+def test_resampling_by_groups_gives_the_same_bits(persons: int, samples: int) -> None:
+    """Whichever way is faster is taken, so neither may differ in its last digit."""
+    labels, scores = (values[:300] for values in sample(13, 300))
+    rng = np.random.default_rng(2)
+    group_of, counts = rng.integers(0, persons, 300), m.draw_counts(persons + 40, samples, rng)
+    for metric in (m.batched_auc, m.batched_acc):
+        found = m.resample(metric, labels.astype(bool), scores, group_of, counts)
+        np.testing.assert_array_equal(found, metric(labels.astype(bool), scores, counts[:, group_of]))
+    assert m.resample(m.batched_acc, labels.astype(bool), scores, group_of, counts[:0]).shape == (0,)
+
+
 def test_one_class_resamples_are_skipped_and_reported() -> None:
     found = m.cluster_bootstrap([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], ["a", "a", "b", "b"], m.batched_auc, samples=400)
     assert found[:3] == (1.0, 1.0, 1.0)
@@ -194,14 +207,14 @@ def test_masks() -> None:
     mask[2:6, 2:6] = 255
     trace = np.zeros((8, 8))
     trace[2:6, 4:8] = 1.0
-    assert m.mask_iou(trace, mask) == pytest.approx(8 / 24)
-    assert m.mask_iou(mask / 255, mask) == 1.0
-    assert math.isnan(m.mask_iou(trace, np.zeros((8, 8))))
-    assert m.pixel_auc(mask / 255, mask) == 1.0
-    assert m.pixel_auc(np.ones((8, 8)), mask) == 0.5
-    assert math.isnan(m.pixel_auc(trace, np.zeros((8, 8))))
+    assert traces.mask_iou(trace, mask) == pytest.approx(8 / 24)
+    assert traces.mask_iou(mask / 255, mask) == 1.0
+    assert math.isnan(traces.mask_iou(trace, np.zeros((8, 8))))
+    assert traces.pixel_auc(mask / 255, mask) == 1.0
+    assert traces.pixel_auc(np.ones((8, 8)), mask) == 0.5
+    assert math.isnan(traces.pixel_auc(trace, np.zeros((8, 8))))
     with pytest.raises(FFDError, match="resize"):
-        m.mask_iou(trace, np.zeros((4, 4)))
+        traces.mask_iou(trace, np.zeros((4, 4)))
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
@@ -227,3 +240,23 @@ def test_calibration_limits() -> None:
     assert backwards.apply([-2.0, 2.0]) == pytest.approx([0.5, 0.5], abs=0.01)
     with pytest.raises(FFDError, match="validation"):
         fit_platt([1, 1], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_pixels_sorted_as_whole_numbers_give_the_same_bits(ties: bool) -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        values = rng.random((24, 24)).astype(np.float32)
+        values = np.round(values, 1) if ties else values
+        values[0, :3] = 0.0, -0.0, 1.0
+        mask = rng.random((24, 24)) < rng.random()
+        wanted = m.auc(mask.ravel(), values.ravel())
+        assert traces.pixel_auc(values, mask) == wanted
+        assert traces.pixel_auc(values.astype(np.float64), mask) == wanted
+        assert traces.pixel_auc(values - 3, mask) == m.auc(mask.ravel(), (values - 3).ravel()), "logits are below 0"
+        assert traces.pixel_aucs(values.astype(np.float64), np.stack([mask, ~mask])) == [
+            wanted, m.auc(~mask.ravel(), values.ravel()),
+        ]  # fmt: skip
+    assert math.isnan(traces.pixel_auc(values, np.ones((24, 24))))
+    with pytest.raises(FFDError, match="NaN or infinite"):
+        traces.pixel_auc(np.full((2, 2), np.nan, np.float32), np.eye(2))

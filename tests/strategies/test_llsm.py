@@ -15,7 +15,7 @@ import yaml
 from ffd_continual.commands.sweep import Grid
 from ffd_continual.config import apply_sets, config_from, fill, read_yaml
 from ffd_continual.load import learner_class
-from ffd_continual.measuring.metrics import pixel_auc
+from ffd_continual.measuring.traces import pixel_auc
 from ffd_continual.run import start
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import train_batch
