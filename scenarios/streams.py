@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -155,7 +156,7 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     placed = place_reals(faces, [forgeries for _, forgeries in groups], config.people, config.reals, config.seed)
     share = placed.share
     real = (faces["label"] == 0).to_numpy()
-    parts: list[pd.DataFrame] = []
+    parts: list[tuple[np.ndarray[Any, Any], str, str]] = []  # places among the faces, experience, stream
     turns = learning_order(len(groups), config.permuted)
     for number in turns:
         name, forgeries = groups[number]
@@ -168,12 +169,12 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
                     chosen &= (share == number) & placed.sound
                 elif config.reals == "split":
                     chosen &= ~real | (share == number)
-            parts.append(_placed(faces[chosen], name, stream, config, trained))
+            parts.append((np.flatnonzero(chosen), name, stream))
     for name in config.unseen:
         member = real_faces(faces, [name], config.reals) | (faces["forgery"] == name).to_numpy()
         chosen = member & (faces["split"] == config.judged).to_numpy()
-        parts.append(_placed(faces[chosen], name, "unseen", config, trained))
-    rows = pd.concat(parts, ignore_index=True)
+        parts.append((np.flatnonzero(chosen), name, "unseen"))
+    rows = _placed(faces, parts, config, trained)
     check_classes(rows, trained, config.unseen, config.data)
     guessed = not config.identity_pattern and Path(manifest.source).is_dir()  # people named by files' names
     check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow", guessed)
@@ -185,23 +186,29 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
 
 
 def _placed(
-    faces: pd.DataFrame, name: str, stream: str, config: ScenarioConfig, trained: Sequence[str]
+    faces: pd.DataFrame,
+    parts: Sequence[tuple[np.ndarray[Any, Any], str, str]],
+    config: ScenarioConfig,
+    trained: Sequence[str],
 ) -> pd.DataFrame:
+    """The rows of all streams, one part after the other. One take of all: each copies some twenty columns of text."""
+    rows = faces.take(np.concatenate([places for places, _, _ in parts])).reset_index(drop=True)
+    named = [(name, stream) for places, name, stream in parts for _ in places]
     profile = [
         _profile_of(config, name, trained, str(person)) or str(own)
-        for person, own in zip(faces["person"], faces["own_profile"], strict=True)
+        for (name, _), person, own in zip(named, rows["person"], rows["own_profile"], strict=True)
     ]
-    return faces.assign(experience=name, stream=stream, profile=profile)
+    return rows.assign(experience=[n for n, _ in named], stream=[s for _, s in named], profile=profile)
 
 
 def check_classes(rows: pd.DataFrame, trained: Sequence[str], unseen: Sequence[str], source: str) -> None:
     """Raise FFDError that names every stream of an experience without real or without forged faces."""
+    there = set(zip(rows["stream"], rows["experience"], rows["label"], strict=True))
     faults = []
     for stream, names in (("train", trained), ("valid", trained), ("test", trained), ("unseen", unseen)):
         for name in names:
-            part = rows[(rows["stream"] == stream) & (rows["experience"] == name)]
             for label, word in ((0, "real"), (1, "forged")):
-                if not (part["label"] == label).any():
+                if (stream, name, label) not in there:
                     faults.append(f"{stream} stream of {name!r} has no {word} face")
     if faults:
         raise FFDError(
