@@ -63,7 +63,7 @@ class IINConfig:
     slow_judge: bool = True  # the slow copy judges
     temperature: float = 0.1  # of both contrasts
     trace_share: float = 0.25  # q, of the evidence map's locations
-    route_temperature: float = 8.0
+    route_temperature: float = 4.0
     contrast_weight: float = 0.1
     decouple_weight: float = 0.1
     rebuild_weight: float = 0.1

@@ -3,7 +3,8 @@
 The routing feature is a set of statistics of the frozen stages' map, so prototypes never go stale. A type has two
 prototypes, one of its real faces and one of its forged ones (an experience may have its own camera and people, and
 real faces carry that as well). Similarity is minus half the squared Mahalanobis distance with one covariance for all,
-kept as running sums: no face has to be stored for it (Hayes and Kanan, Deep SLDA, CVPRW 2020).
+kept as running sums: no face has to be stored for it (Hayes and Kanan, Deep SLDA, CVPRW 2020). A face unlike all types
+is far from each, and differences grow with distances, though they say less: they count in units of its novelty.
 The features are the statistics of the first two levels, where a camera shows most.
 Axes: B faces, R routing features, K types.
 """
@@ -14,6 +15,11 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+
+def routed(squared: Tensor, temperature: float, novelty: Tensor) -> Tensor:
+    """Log weights (B, K) of squared distances (B, K), in units of `temperature` and, where above 1, of novelty (B,)."""
+    return torch.log_softmax(-0.5 * squared / (temperature * novelty.clamp_min(1.0))[:, None], dim=1)
 
 
 class Router(nn.Module):
@@ -69,9 +75,9 @@ class Router(nn.Module):
         if not bool(known.any()):
             even = torch.full_like(distance, -math.log(max(1, distance.shape[1])))
             return even, torch.zeros(len(features), device=features.device)
-        weights = torch.log_softmax(-0.5 * features.shape[1] * distance / temperature, dim=1)
         nearest, which = distance.min(1)
-        return weights, nearest / self.usual[which].clamp_min(1e-6)
+        novelty = nearest / self.usual[which].clamp_min(1e-6)
+        return routed(features.shape[1] * distance, temperature, novelty), novelty
 
     def closed(self) -> ClosedRouter:
         """The same answers from constants alone."""
@@ -107,7 +113,5 @@ class ClosedRouter(nn.Module):
         distance = torch.where(self.missing, torch.inf, squared).amin(2)
         if not self.learnt:
             return torch.full_like(squared[:, :, 0], -math.log(max(1, len(self.means)))), features.sum(1) * 0.0
-        weights = torch.log_softmax(-0.5 * features.shape[1] * distance / temperature, dim=1)
-        nearest = distance.amin(1)
-        usual = self.usual[distance.argmin(1)]
-        return weights, nearest / usual.clamp_min(1e-6)
+        novelty = distance.amin(1) / self.usual[distance.argmin(1)].clamp_min(1e-6)
+        return routed(features.shape[1] * distance, temperature, novelty), novelty

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ffd_continual.strategies.learners.routing import Router
+from ffd_continual.strategies.learners.routing import Router, routed
 
 
 def _faces(seed: int, centre: float, count: int = 40) -> tuple[Tensor, Tensor]:
@@ -56,7 +56,8 @@ def test_distances_weights_and_novelty_against_loops(learnt: tuple[Router, list[
     for at, face in enumerate(faces.double().numpy()):
         wanted = _slow_distances(face, sets)
         assert router.distances(faces)[at].tolist() == pytest.approx(wanted, rel=1e-4)
-        likes = [math.exp(-0.5 * 3 * d / 4.0) for d in wanted]
+        unit = 4.0 * max(1.0, float(novelty[at]))
+        likes = [math.exp(-0.5 * 3 * d / unit) for d in wanted]
         assert weights[at].tolist() == pytest.approx([v / sum(likes) for v in likes], rel=1e-3, abs=1e-6)
         assert float(novelty[at]) == pytest.approx(min(wanted) / float(router.usual[int(np.argmin(wanted))]), rel=1e-4)
     assert torch.allclose(weights.sum(1), torch.ones(5))
@@ -79,6 +80,15 @@ def test_novelty_is_one_at_the_border_of_the_ordinary() -> None:
     novelty = router(features, 1.0)[1].sort().values
     # the border is the 95 % quantile of a type's own faces: with 201 of them, the 191st
     assert float(novelty[190]) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_differences_count_in_units_of_novelty() -> None:
+    squared = torch.tensor([[2.0, 6.0], [20.0, 60.0], [0.2, 0.6]])
+    log_weights = routed(squared, 2.0, torch.tensor([1.0, 10.0, 0.1]))
+    gaps = (log_weights[:, 0] - log_weights[:, 1]).tolist()
+    # the second face is ten times as far from all: no surer. One nearer than usual is not made surer either.
+    assert gaps == pytest.approx([1.0, 1.0, 0.1])
+    assert log_weights.exp().sum(1).tolist() == pytest.approx([1.0, 1.0, 1.0])
 
 
 def test_types_that_are_not_learnt_get_no_weight() -> None:
