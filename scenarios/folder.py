@@ -31,6 +31,18 @@ _DIGITS = re.compile(r"(\d+)\D*$")
 _LAYOUT = "Lay the pictures out as DIR/real/... and DIR/<forgery>/..., or write a manifest"
 
 
+def _shown(name: str) -> str:
+    """A file's name in characters; bytes that are no UTF-8 become \\xNN."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _as_text(path: str) -> str:
+    """The path, which a table is to hold. Raises `FFDError` where it is no text."""
+    if _shown(path) != path:
+        raise FFDError(f"the name {_shown(path)} is not in UTF-8, and tables hold nothing else. Rename it.")
+    return path
+
+
 def _folders(where: Path) -> list[str]:
     try:
         return sorted(entry.name for entry in os.scandir(where) if entry.is_dir() and not entry.name.startswith("."))
@@ -56,7 +68,7 @@ def _pictures(where: Path, ignored: list[str]) -> list[str]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(files):
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in PICTURE_SUFFIXES:
-                ignored.append(name)
+                ignored.append(_shown(name))
             else:
                 found.append(Path(folder, name).relative_to(where).as_posix())
     return sorted(found)
@@ -115,8 +127,9 @@ def index_folder(folder: PathLike, identity_pattern: str = IDENTITY_PATTERN, vid
         raise FFDError(f"identity_pattern {identity_pattern!r} is no regular expression: {error}.") from error
     if pattern.groups < 1:
         raise FFDError(f"identity_pattern {identity_pattern!r} needs a group in parentheses: the person's name.")
+    dataset = Path(_as_text(str(root.resolve()))).name
     group: str | int = "identity" if "identity" in pattern.groupindex else 1
-    ignored = [entry.name for entry in os.scandir(root) if entry.is_file()]
+    ignored = [_shown(entry.name) for entry in os.scandir(root) if entry.is_file()]
     rows: list[dict[str, object]] = []
     nameless = 0
     for split, forgery, base in _class_folders(root):
@@ -131,10 +144,10 @@ def index_folder(folder: PathLike, identity_pattern: str = IDENTITY_PATTERN, vid
             number = _DIGITS.search(stem)
             rows.append(
                 {
-                    "path": (base.relative_to(root) / picture).as_posix(),
+                    "path": _as_text((base.relative_to(root) / picture).as_posix()),
                     "label": int(forgery != REAL),
                     "forgery": forgery,
-                    "dataset": root.resolve().name,
+                    "dataset": dataset,
                     "split": split,
                     "video": video if videos else "",
                     "frame": int(number.group(1)) if videos and video and number else None,
@@ -145,7 +158,11 @@ def index_folder(folder: PathLike, identity_pattern: str = IDENTITY_PATTERN, vid
                 }
             )
     if nameless == len(rows):
-        raise FFDError(f"identity_pattern {identity_pattern!r} matches no picture, such as {rows[0]['path']!r}.")
+        raise FFDError(
+            f"identity_pattern {identity_pattern!r} matches no picture, such as {rows[0]['path']!r}: nobody is known. "
+            "Name files <person>_<anything>, or give a pattern that finds the person in them (in a run: "
+            "--set scenario.identity_pattern=...)."
+        )
     notes = _ignored_note(ignored)
     if nameless:
         notes.append(f"identity_pattern matches no name in {nameless} of {len(rows)} pictures")

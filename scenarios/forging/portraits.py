@@ -57,6 +57,11 @@ def parse_source(text: str) -> Portraits:
     return Portraits(path, dataset or "portraits")
 
 
+def _text(name: str) -> str:
+    """A name that a manifest can hold: what is no UTF-8 in it is escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def listed(source: Portraits) -> list[tuple[Path, str, str, str]]:
     """(path, dataset, identity, name) of every picture of a folder and its sub-folders, hidden ones left out."""
     try:
@@ -72,7 +77,7 @@ def listed(source: Portraits) -> list[tuple[Path, str, str, str]]:
         found = pattern.search(path.stem)
         person = (found.group(1) if found.re.groups else found.group(0)) if found else path.stem
         stem = "_".join((*inside.parts[:-1], path.stem))
-        rows.append((path, source.dataset, f"{source.dataset}-{person}", f"{source.dataset}-{stem}"))
+        rows.append((path, source.dataset, _text(f"{source.dataset}-{person}"), _text(f"{source.dataset}-{stem}")))
     return rows
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,11 @@ def test_open_faces_takes_manifest_folder_with_manifest_and_tree(tmp_path: Path)
     assert open_faces(tmp_path / "bare.parquet", seed=5).table["split"].tolist() == from_file.table["split"].tolist()
     with pytest.raises(FFDError, match="there is nothing at"):
         open_faces(tmp_path / "none")
+
+
+def test_names_that_are_no_text_are_named_before_a_table_is_made(tmp_path: Path) -> None:
+    people(tmp_path, 3)
+    os.rename(tmp_path / "swap" / "p01_a.png", os.fsencode(tmp_path / "swap") + b"/p01_\xff.png")
+    with pytest.raises(FFDError, match=r"swap/p01_\\x\w*ff\.png is not in UTF-8") as caught:
+        index_folder(tmp_path)
+    str(caught.value).encode("utf-8")

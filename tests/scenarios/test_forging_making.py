@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,14 @@ from ffd_continual.scenarios.forging import forge as forge_module
 from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.forge import ForgeConfig, forge_dataset
 from ffd_continual.scenarios.forging.making import draw, finish_face, forge_faces, plan, split_people
-from ffd_continual.scenarios.forging.portraits import Collected, Portrait, Portraits, collect_portraits, parse_source
+from ffd_continual.scenarios.forging.portraits import (
+    Collected,
+    Portrait,
+    Portraits,
+    collect_portraits,
+    listed,
+    parse_source,
+)
 from ffd_continual.scenarios.manifest import read_manifest
 from ffd_continual.scenarios.pictures import read_mark, read_picture
 from ffd_continual.scenarios.studio.portrait import render_portrait
@@ -200,6 +208,13 @@ def test_sources_are_folders_with_or_without_a_name(tmp_path: Path) -> None:
     assert parse_source(str(folder)).dataset == "my-faces"
     with pytest.raises(FFDError, match="is no folder"):
         parse_source(str(tmp_path / "missing"))
+
+
+def test_names_in_bytes_become_text_that_a_manifest_holds(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/p\xff_1.png")).write_bytes(b"x")
+    ((path, _, person, name),) = listed(Portraits(tmp_path, "set"))
+    assert path.is_file()
+    assert (person.encode(), name.encode()) == (rb"set-p\udcff", rb"set-p\udcff_1")
 
 
 def test_unreadable_pictures_are_listed_and_empty_folders_refused(tmp_path: Path) -> None:
