@@ -21,6 +21,7 @@ from ffd_continual.scenarios.capture import PROFILES, CaptureProfile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.leaks import check_leaks
 from ffd_continual.scenarios.manifest import Manifest
+from ffd_continual.scenarios.manifest_cells import REAL
 from ffd_continual.scenarios.people import PEOPLE, share_of
 from ffd_continual.scenarios.reals import REALS, place_reals, real_faces
 from ffd_continual.scenarios.shuffled import LABELS
@@ -60,6 +61,9 @@ class ScenarioConfig:
 def _groups(config: ScenarioConfig, known: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Experiences as (name, forgeries), checked against the forgeries that the data holds."""
     order = config.order or tuple(f for f in known if f not in config.unseen)
+    joined = next((f for f in (*order, *config.unseen) if "+" in f and f in known), None)
+    if joined is not None:
+        raise FFDError(f"scenario: {config.data} calls a forgery {joined!r}, and '+' joins several. Rename it there.")
     groups = [(entry, tuple(part.strip() for part in entry.split("+"))) for entry in order]
     wanted = [f for _, forgeries in groups for f in forgeries] + list(config.unseen)
     for name in wanted:
@@ -131,6 +135,14 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     person = faces["identity"].where(faces["identity"].astype(bool), faces["video"])
     faces["person"] = person.where(person.astype(bool), faces["path"])
     faces["own_profile"] = faces["profile"].fillna("")
+    contrary = np.flatnonzero((faces["label"] == 1) != (faces["forgery"] != REAL))
+    if len(contrary):
+        first = faces.iloc[contrary[0]]
+        raise FFDError(
+            f"{manifest.source}, {manifest.place(contrary[0])}: label {first['label']} contradicts forgery "
+            f"{first['forgery']!r}, as in {len(contrary)} of {len(faces)} rows (`ffd check` lists them). Label 0 goes "
+            f"with forgery {REAL!r}, label 1 with any other."
+        )
     known = sorted({str(f) for f in faces.loc[faces["label"] == 1, "forgery"]})
     groups = _groups(config, known)
     trained = [name for name, _ in groups]

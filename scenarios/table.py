@@ -26,11 +26,10 @@ from tqdm import tqdm
 from ffd_continual.scenarios.capture import CaptureProfile, apply_profile
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import PictureError, read_picture
-from ffd_continual.scenarios.shard_paths import file_stamp
+from ffd_continual.scenarios.prepared import read_new, table_key
 from ffd_continual.scenarios.traces import difference_mask, ssim_mask
 from ffd_continual.scenarios.views import keyed_generator
 
-CACHE_VERSION = 5
 Bytes = npt.NDArray[np.uint8]
 LANDMARKS = 68
 MASKS = ("auto", "manifest", "difference", "ssim")  # where masks come from; auto: the manifest, else difference
@@ -150,29 +149,6 @@ def _parse_landmarks(text: object, shape: tuple[int, int], size: int, crop: floa
     return (points - np.array([left, top], np.float32)) * np.array([size / width, size / height], np.float32)
 
 
-_KEYED = ("path", "mask", "pair", "profile", "label", "manifest_row", "landmarks")
-
-
-def _stamp(path: str) -> str:
-    if not path:
-        return ""
-    try:
-        size, changed = file_stamp(path)
-    except OSError:
-        return "missing"
-    return f"{size},{changed}"
-
-
-def table_key(rows: pd.DataFrame, size: int, seed: int, profiles: dict[str, CaptureProfile], needs: str) -> str:
-    """Names the content: rows, files (size and time of change), cameras and size; 16 hex digits."""
-    digest = hashlib.sha256(f"{CACHE_VERSION}|{size}|{seed}|{needs}".encode())
-    digest.update(repr(sorted((k, repr(v)) for k, v in profiles.items())).encode())
-    # All that a prepared face depends on: also its number, which its camera draw hangs on, its label and landmarks.
-    for cells in zip(*(rows[name] for name in _KEYED), strict=True):
-        digest.update(f"{cells}|{[_stamp(str(path)) for path in cells[:3]]}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def prepare_table(
     rows: pd.DataFrame,
     names: tuple[str, ...],
@@ -189,28 +165,32 @@ def prepare_table(
     cache: Path | None = None,
     threads: int = 1,
     report_skipped: Callable[[pd.DataFrame], None] | None = None,
+    store: Path | None = None,
 ) -> FaceTable:
     """Decode all rows. Unreadable pictures end the run, listed by name; with `skip_unreadable` they are dropped.
 
     masks: one of `MASKS`. relabel_below: forged *training* rows whose known mask has fewer pixels at size S become
     real (Jia et al., IEEE TBIOM 2021: the wrong face of a frame was cropped); what is measured on is never touched.
+    cache: whole tables are kept there. store: single faces are, instead, for tables that share most of theirs.
     """
     slot = np.asarray(rows.groupby(["manifest_row", "profile"], sort=False).ngroup(), np.int64)
     distinct = rows.iloc[np.unique(slot, return_index=True)[1]].reset_index(drop=True)
-    folder = None
-    if cache is not None:
-        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, f'{need_mask}{need_pair}{crop}{masks}')}"
+    needs, folder = f"{need_mask}{need_pair}{crop}{masks}", None
+    if cache is not None and store is None:
+        folder = cache / f"faces-{table_key(distinct, size, seed, profiles, needs)}"
         if (folder / "done.json").exists():
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
             return _relabel(FaceTable(rows=rows, slot=slot, names=names, relabelled=0, **arrays), relabel_below)
     preparer = _Preparer(size, crop, seed, profiles, need_mask, need_pair, masks)
-    arrays, bad = _read_all(distinct, preparer, threads)
+    if store is None:
+        arrays, bad = _read_all(distinct, preparer, threads)
+    else:
+        how = f"{size}|{seed}|{needs}|{sorted((k, repr(v)) for k, v in profiles.items())!r}"
+        arrays, bad = read_new(distinct, how, store, lambda rows: _read_all(rows, preparer, threads))
     if bad:
         dropped = distinct.iloc[sorted(bad)].assign(cause=[bad[i] for i in sorted(bad)])
         if not skip_unreadable:
-            listed = "".join(
-                f"\n  row {r}: {c}" for r, c in zip(dropped["manifest_row"], dropped["cause"], strict=True)
-            )
+            listed = "".join(f"\n  {cause}" for cause in dropped["cause"])  # each names its file
             raise FFDError(
                 f"{len(bad)} of {len(distinct)} pictures cannot be read:{listed[:4000]}\n"
                 "Mend or remove them (`ffd check` lists all), or set scenario.unreadable=skip to leave them out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,19 @@ def test_an_experience_of_one_class_is_refused_by_name(stream: str, label: int, 
 def test_few_people_cannot_be_split_among_experiences() -> None:
     with pytest.raises(FFDError, match="has no real face"):
         _build(_manifest(4), people="own", order=("alpha", "beta", "delta"))
+
+
+def test_labels_that_contradict_their_forgery_are_refused_before_training() -> None:
+    manifest = _manifest()
+    table = manifest.table.copy()
+    table.loc[table["forgery"] == "alpha", "forgery"] = "real"
+    with pytest.raises(FFDError, match=r"row 2: label 1 contradicts forgery 'real', as in 40 of 200 rows"):
+        _build(replace(manifest, table=table))
+
+
+def test_a_plus_in_a_forgerys_name_is_told_from_joining() -> None:
+    manifest = _manifest(forgeries=("alpha", "beta", "alpha+beta"))
+    assert set(_part(_build(manifest, order=("alpha",), unseen=()), "test", "alpha")["forgery"]) == {"real", "alpha"}
+    for settings in ({"order": ("alpha+beta",), "unseen": ()}, {"order": (), "unseen": ()}):
+        with pytest.raises(FFDError, match=r"calls a forgery 'alpha\+beta'.*Rename"):
+            _build(manifest, **settings)
