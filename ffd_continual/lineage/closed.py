@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ffd_continual.lineage.judged import BATCH, KEY
+from ffd_continual.lineage.judged import BATCH
+from ffd_continual.scenarios.array_store import KEY
 from ffd_continual.strategies.learner import Learner
 
 

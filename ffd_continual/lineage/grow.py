@@ -124,10 +124,10 @@ def _said_nothing(rows: pd.DataFrame) -> None:
     say(f"{len(rows)} unreadable pictures were left out")
 
 
-def _parts(lineage: Lineage, plan: Plan, rows: pd.DataFrame, config: RunConfig) -> Parts:
+def _parts(lineage: Lineage, plan: Plan, rows: pd.DataFrame, config: RunConfig, store: Path | None = None) -> Parts:
     scenario = scenario_of(rows, plan.experiences, plan.unseen, config)
     manifest = Manifest(rows, lineage.path, str(lineage.path), np.arange(1, len(rows) + 1))
-    return assemble_parts(config, manifest, scenario, lineage.path / ".cache", _said_nothing)
+    return assemble_parts(config, manifest, scenario, lineage.path / ".cache", _said_nothing, store)
 
 
 def training_rows(lineage: Lineage, folder: RunFolder) -> pd.DataFrame:
@@ -166,7 +166,7 @@ def _measuring_parts(lineage: Lineage, plan: Plan, folder: RunFolder, config: Ru
     rows = capped(pd.concat([rows, new, kept], ignore_index=True), plan.rules.measure_faces)
     keeps = config.train.kept_views > 0
     config = replace(config, train=replace(config.train, kept_views=0))  # views are for training
-    parts = _parts(lineage, plan, rows.reset_index(drop=True), config)
+    parts = _parts(lineage, plan, rows.reset_index(drop=True), config, lineage.path / ".cache" / JUDGED)
     parts = replace(parts, sources=replace(parts.sources, table=shared(parts.sources.table)))
     if keeps:
         parts = _with_features(parts, config, lineage.path / ".cache")

@@ -14,19 +14,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from ffd_continual.scenarios.array_store import KEY, ArrayStore
 from ffd_continual.scenarios.kept import Kept
 from ffd_continual.scenarios.table import FaceTable
 from ffd_continual.scenarios.views import to_planes
 
 BATCH = 64
-KEY = 16  # bytes
 FOLDER = "judged"
 Features = npt.NDArray[np.float16]
 Frozen = Callable[[torch.Tensor], torch.Tensor]
@@ -48,15 +47,6 @@ def keys_of(table: FaceTable) -> list[bytes]:
     return [hashlib.sha256(np.ascontiguousarray(picture).tobytes()).digest()[:KEY] for picture in table.pictures]
 
 
-def _stored(folder: Path) -> dict[bytes, tuple[Features, int]]:
-    """key -> (array of a part, its row); parts are only ever added, each whole."""
-    found: dict[bytes, tuple[Features, int]] = {}
-    for part in sorted(folder.glob("part-*")):
-        keys, features = np.load(part / "keys.npy"), np.load(part / "features.npy", mmap_mode="r")
-        found |= {key.tobytes(): (features, row) for row, key in enumerate(keys)}
-    return found
-
-
 def compute(table: FaceTable, slots: npt.NDArray[np.int64], frozen: Frozen) -> Features:
     """(n, F) of the pictures at these slots, in batches of exactly BATCH."""
     size, parts = table.size, []
@@ -72,28 +62,12 @@ def judged_features(table: FaceTable, frozen: Frozen, key: str, cache: Path) -> 
     """The table's faces as kept features without views, from the store in `cache` where they are known, else computed
     and added to it. `key` names the frozen layers and how they are run."""
     folder = cache / FOLDER / hashlib.sha256(f"{key}|{table.size}|{BATCH}".encode()).hexdigest()[:16]
-    keys, known = keys_of(table), _stored(folder)
+    keys, store = keys_of(table), ArrayStore(folder)
     first = {one: slot for slot, one in reversed(list(enumerate(keys)))}
-    new = np.array(sorted(slot for one, slot in first.items() if one not in known), np.int64)
+    new = np.array(sorted(slot for one, slot in first.items() if one not in store), np.int64)
     if len(new):
-        made = compute(table, new, frozen)
-        part = folder / f"{uuid4().hex[:12]}.part"
-        part.mkdir(parents=True, exist_ok=True)
-        try:
-            np.save(part / "keys.npy", np.stack([np.frombuffer(keys[slot], np.uint8) for slot in new]))
-            np.save(part / "features.npy", made)
-            part.rename(folder / f"part-{len(known):09d}-{part.stem}")
-        except OSError:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
-        known |= {keys[slot]: (made, row) for row, slot in enumerate(new)}
-    width = next(iter(known.values()))[0].shape[1]
-    plain = np.lib.format.open_memmap(
-        cache / f"now-{uuid4().hex[:12]}.npy", mode="w+", dtype=np.float16, shape=(len(keys), width)
-    )
-    for slot, one in enumerate(keys):
-        features, row = known[one]
-        plain[slot] = features[row]
+        store.add([keys[slot] for slot in new], {"features": compute(table, new, frozen)})
+    plain = store.rows("features", keys)
     none = np.zeros(0, np.float16)
     nowhere = np.full(len(keys), -1, np.int64)
     return Kept(1, nowhere, nowhere, plain, none, np.zeros(0, np.uint8), none, np.zeros(0, np.uint8))

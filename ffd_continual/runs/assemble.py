@@ -124,8 +124,9 @@ def assemble_parts(
     scenario: Scenario,
     cache: Path,
     report_skipped: Callable[[pd.DataFrame], None],
+    store: Path | None = None,
 ) -> Parts:
-    """The same for a scenario whose rows are laid out already, as a lineage's are."""
+    """The same for a scenario whose rows are laid out already, as a lineage's are. store: as of `prepare_table`."""
     device = choose_device(config.train.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fork_seeded(config.seed, 3))
@@ -148,6 +149,7 @@ def assemble_parts(
         cache=cache,
         threads=config.train.threads,
         report_skipped=report_skipped,
+        store=store,
     )
     _tell_masks(table, config)
     if config.scenario.labels == "shuffled":
