@@ -40,6 +40,7 @@ def warnings_as_remarks() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="avalanche")
         warnings.filterwarnings("ignore", message=".*No loggers specified.*")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in a chart; the page has it
         warnings.simplefilter("always", DataWarning)
         usual = warnings.showwarning
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,25 @@ def test_warnings_of_ours_are_remarks(capsys: pytest.CaptureFixture[str]) -> Non
     assert said.startswith("ffd: note: Ours: long")
     assert "test_terminal.py" not in said
     assert not _too_wide(said)
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_faces: Path
+) -> None:
+    table = pd.read_csv(tiny_faces).head(8).assign(forgery=lambda t: t["forgery"].replace("alpha", "\u00e4lpha"))
+    table[["path", "label", "forgery"]].to_csv(tmp_path / "m.csv", index=False)
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert cli.main(["check", str(tmp_path / "m.csv"), "--no-pictures"]) == 2  # the files are elsewhere
+    sys.stdout.flush()
+    assert b"\\xe4lpha" in raw.getvalue()
+
+
+def test_a_letter_that_charts_lack_is_no_remark(recwarn: pytest.WarningsRecorder) -> None:
+    with warnings_as_remarks():
+        warnings.warn("Glyph 31278 (\\N{CJK...}) missing from font(s) DejaVu Sans.", UserWarning, stacklevel=1)
+        warnings.warn("another", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in recwarn] == ["another"]
 
 
 def test_help_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
