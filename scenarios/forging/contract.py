@@ -62,6 +62,7 @@ FAMILIES: tuple[str, ...] = (
     "retouch",
     "eigenface",
     "superres",
+    "fill",
 )
 
 
