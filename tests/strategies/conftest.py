@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.config import RunConfig, config_from
+from ffd_continual.config import RunConfig, config_from, fill
 from ffd_continual.load import learner_class, strategy_class
-from ffd_continual.runs.assemble import Parts, assemble
+from ffd_continual.runs.assemble import Parts, assemble_parts
 from ffd_continual.scenarios.batch import Batch
+from ffd_continual.scenarios.manifest import Manifest, read_manifest
+from ffd_continual.scenarios.streams import Scenario, ScenarioConfig, build_scenario
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.template import FaceStrategy
 
@@ -24,6 +27,7 @@ TINY = {
     "local": 16,  # iin
     "queue": 64,
     "exemplars": 8,
+    "faces": 6,  # of an experience, that tell ewc and mas what is important
     "backbone": "hrnet_w18_small",  # of wavelet's branches
     "weights": "none",
     "map_stages": 5,  # dcl's maps are 2 x 2 then
@@ -84,10 +88,19 @@ class Trained:
 
 @dataclass
 class Workshop:
-    """Makes the parts of small runs, and trains them."""
+    """Makes the parts of small runs, and trains them. All runs see one scenario: it is laid out once."""
 
     manifest: Path
     cache: Path
+
+    @cached_property
+    def laid_out(self) -> tuple[Manifest, Scenario]:
+        manifest = read_manifest(self.manifest)
+        return manifest, build_scenario(manifest, fill(ScenarioConfig, self.scenario))
+
+    @property
+    def scenario(self) -> dict[str, Any]:
+        return {"data": str(self.manifest), "order": ["alpha", "beta", "gamma"], "size": 32}
 
     def parts(
         self,
@@ -100,14 +113,14 @@ class Workshop:
         seed = train.pop("seed", 0)
         config = config_from(
             {
-                "scenario": {"data": str(self.manifest), "order": ["alpha", "beta", "gamma"], "size": 32},
+                "scenario": self.scenario,
                 "learner": {"name": learner, **_settings(learner_class(learner).config_type, learn or {})},
                 "strategy": {"name": strategy, **_settings(strategy_class(strategy).config_type, keep or {})},
                 "train": {"steps": 2, "batch": 8, "threads": 1, "eval_batch": 32, "device": "cpu", **train},
                 "seed": seed,
             }
         )
-        return config, assemble(config, self.cache, lambda rows: None)
+        return config, assemble_parts(config, *self.laid_out, self.cache, lambda rows: None)
 
     def train(
         self,

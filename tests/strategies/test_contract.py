@@ -17,6 +17,7 @@ from ffd_continual.strategies.strategy import Strategy
 LEARNERS, STRATEGIES = sorted(known_methods(Learner)), sorted(known_methods(Strategy))
 ONLY = {"er_ace": "ce"}  # strategies that are defined for one learner, as configured in SETTINGS
 SETTINGS = {"er_ace": {"classes": "many"}}
+STEPS = {"wavelet": 1}  # half a second each; one an experience shows the same
 PAIRS = [(ONLY.get(s, "plain"), s) for s in STRATEGIES] + [(n, "replay") for n in LEARNERS if n != "plain"]
 
 
@@ -40,9 +41,9 @@ def test_every_method_learns_three_experiences(workshop: Any, learner: str, stra
         now = {"pictures": table.pictures.tobytes(), "masks": table.masks.tobytes(), "rows": table.rows.to_csv()}
         assert before.setdefault("table", now) == now
 
-    learn = SETTINGS.get(strategy)
-    run = workshop.train(learner, strategy, learn, after=look)
-    assert len(run.losses) == 3 * run.config.train.steps
+    learn, steps = SETTINGS.get(strategy), STEPS.get(learner, 2)
+    run = workshop.train(learner, strategy, learn, after=look, steps=steps)
+    assert len(run.losses) == 3 * steps
     assert all(math.isfinite(value) for step in run.losses for value in step.values())
     assert run.parts.learner.growth == ["alpha", "beta", "gamma"]
     rows = run.parts.scenario.index("test", "alpha")
@@ -55,14 +56,14 @@ def test_every_method_learns_three_experiences(workshop: Any, learner: str, stra
     assert out.features["common"].shape[0] == len(rows)
     assert run.parts.keeper.stored_bytes() >= 0
 
-    again = workshop.train(learner, strategy, learn)
-    other = workshop.train(learner, strategy, learn, experiences=1, seed=1)
+    again = workshop.train(learner, strategy, learn, steps=steps)
+    other = workshop.train(learner, strategy, learn, experiences=1, steps=steps, seed=1)
     assert again.losses == run.losses
     assert _same(again.weights, run.weights)
     assert other.losses[0] != run.losses[0]
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", [pytest.param(n, marks=[pytest.mark.slow] if n in STEPS else []) for n in LEARNERS])
 def test_replay_without_exemplars_is_naive(workshop: Any, learner: str) -> None:
     naive = workshop.train(learner, "naive", experiences=2)
     replay = workshop.train(learner, "replay", keep={"exemplars": 0}, experiences=2)
