@@ -99,14 +99,14 @@ def _self_made(parts: Parts) -> frozenset[str]:
 
 
 def measure_costs(parts: Parts) -> dict[str, Any]:
-    """Parameters, bytes and the time of judging one batch; timing is the median of five, on this run's threads."""
+    """Parameters, bytes and the time of judging one batch; timing is the median of three, on this run's threads."""
     learner = parts.learner
     state = learner.state_dict().values()
-    images = plain_batch(parts.sources, [0] * 32).image.to(parts.device)
+    images = plain_batch(parts.sources, [0] * 16).image.to(parts.device)
     learner.eval()
     times = []
     with torch.no_grad():
-        for _ in range(6):
+        for _ in range(4):
             began = time.perf_counter()
             learner(images)
             times.append(time.perf_counter() - began)

@@ -121,12 +121,21 @@ def check_exemplars(lineage: Lineage, parent: int) -> pd.DataFrame:
 
 
 def _seed_predictions(lineage: Lineage, plan: Plan, folder: RunFolder) -> None:
-    """The parent's predictions, without streams that are unseen no more."""
+    """The parent's predictions, without streams that are unseen no more. Files that stay as they are become links:
+    whoever rewrites one (`ffd forget`) puts a new file in its place, so no version can change another's."""
     parent = RunFolder(lineage.run(plan.parent))
+    ended = set(lineage.about(plan.parent)["unseen"]) - set(plan.unseen)
     for after in range(UNTRAINED, plan.last):
-        table = pd.read_parquet(parent.predictions(after))
-        table = table[(table["stream"] != "unseen") | table["on"].isin(plan.unseen)]
-        write_table(folder.predictions(after), table)
+        source, target = parent.predictions(after), folder.predictions(after)
+        if ended:
+            table = pd.read_parquet(source)
+            write_table(target, table[(table["stream"] != "unseen") | ~table["on"].isin(ended)])
+            continue
+        target.parent.mkdir(exist_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, target)
 
 
 def prepare(

@@ -43,7 +43,9 @@ from ffd_continual.replay.stored import choose_stored, stored_rows
 from ffd_continual.run import Clock, learn, load_state, measure, valid_rows
 from ffd_continual.runs.assemble import Parts, assemble_parts
 from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from ffd_continual.runs.detector import calibrated, judge
+from ffd_continual.runs.detector import Detector, calibrated, judge
+from ffd_continual.runs.facts import NAME as FACTS
+from ffd_continual.runs.facts import read_facts
 from ffd_continual.runs.folder import RunFolder, write_table, write_text
 from ffd_continual.runs.saving import SafePoints
 from ffd_continual.runs.scalars import ScalarLog
@@ -96,7 +98,7 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
     spent = time.process_time()
     parts = _measuring_parts(lineage, plan, folder, config, clock)
     closed = ClosedModules(lineage.path / ".cache" / JUDGED / f"closed-{config.train.threads}-{parts.device}.npz")
-    _measure(plan, folder, config, parts, clock, closed)
+    _measure(lineage, plan, folder, config, parts, clock, closed)
     measure_cpu = time.process_time() - spent
     _describe_stored(lineage, plan, folder)
     before, after = (pd.read_parquet(folder.predictions(i)) for i in (plan.last - 1, plan.last))
@@ -191,7 +193,13 @@ def _with_features(parts: Parts, config: RunConfig, cache: Path) -> Parts:
 
 
 def _measure(
-    plan: Plan, folder: RunFolder, config: RunConfig, parts: Parts, clock: Clock, closed: ClosedModules
+    lineage: Lineage,
+    plan: Plan,
+    folder: RunFolder,
+    config: RunConfig,
+    parts: Parts,
+    clock: Clock,
+    closed: ClosedModules,
 ) -> None:
     agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device)
     name = plan.experiences[-1]
@@ -200,7 +208,7 @@ def _measure(
         began = time.monotonic()
         load_state(parts, folder.after(plan.last - 1))
         with closed.answering(parts.learner):
-            made = _before_learning(agent, parts, before, plan)
+            made = _before_learning(lineage, agent, parts, before, plan)
         write_table(folder.predictions(plan.last - 1), pd.concat([before, made], ignore_index=True)[before.columns])
         clock.measure += time.monotonic() - began
     if not folder.predictions(plan.last).exists():
@@ -214,10 +222,16 @@ def _measure(
     write_table(folder.predictions(plan.last), table)
 
 
-def _before_learning(agent: FaceStrategy, parts: Parts, before: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+def _before_learning(
+    lineage: Lineage, agent: FaceStrategy, parts: Parts, before: pd.DataFrame, plan: Plan
+) -> pd.DataFrame:
     """What the version in use says of the new test stream: it belongs to the matrix, one row above."""
-    name = plan.experiences[-1]
-    detector = calibrated(parts.learner, parts.keeper.decide, agent.faces(valid_rows(parts, plan.last - 1)))
+    name, parent = plan.experiences[-1], lineage.folder(plan.parent)
+    if (parent / FACTS).is_file():  # it judges as calibrated then, on the validation faces that there were
+        facts = read_facts(parent, plan.last - 1)
+        detector = Detector(parts.learner, parts.keeper.decide, facts.calibration, facts.threshold)
+    else:
+        detector = calibrated(parts.learner, parts.keeper.decide, agent.faces(valid_rows(parts, plan.last - 1)))
     rows = parts.scenario.index("test", name)
     scores = judge(detector, agent.faces(rows))
     described = parts.sources.table.rows.iloc[rows].reset_index(drop=True)

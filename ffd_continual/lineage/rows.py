@@ -106,8 +106,8 @@ def brought(lineage: Lineage, number: int, streams: Sequence[str], unseen: Seque
 
     unseen: the forgeries that still count as unseen.
     """
-    parts = [lineage.table(n, "faces.parquet") for n in lineage.chain(number)]
-    rows = pd.concat([part[part["stream"].isin(streams)] for part in parts], ignore_index=True)
+    parts = [pd.read_parquet(lineage.folder(n) / "faces.parquet") for n in lineage.chain(number)]
+    rows = lineage.absolute(pd.concat([part[part["stream"].isin(streams)] for part in parts], ignore_index=True))
     if unseen is not None:
         rows = rows[(rows["stream"] != "unseen") | rows["experience"].isin(unseen)].reset_index(drop=True)
     return rows

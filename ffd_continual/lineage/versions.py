@@ -174,8 +174,9 @@ def prune(lineage: Lineage, keep: int) -> tuple[list[int], int]:
 
 
 def size_of(lineage: Lineage) -> int:
-    """Bytes of all files of a lineage."""
-    return sum(path.stat().st_size for path in lineage.path.rglob("*") if path.is_file())
+    """Bytes of all files of a lineage; one that several versions share counts once."""
+    found = (path.stat() for path in lineage.path.rglob("*") if path.is_file())
+    return sum({(one.st_dev, one.st_ino): one.st_size for one in found}.values())
 
 
 def numbers_in_words(numbers: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,10 +71,17 @@ class RunData:
 
     def curve(self, stream: str, on: str, metric: str = "auc", level: str = "frame") -> list[Point]:
         """A stream's values over the experiences, in order."""
-        m = self.matrix
-        part = m[(m["stream"] == stream) & (m["on"] == on) & (m["metric"] == metric) & (m["level"] == level)]
-        part = part.sort_values("after")
-        return [Point(int(r.after), float(r.value), float(r.low), float(r.high)) for r in part.itertuples()]
+        return self._curves.get((stream, on, metric, level), [])
+
+    @cached_property
+    def _curves(self) -> dict[tuple[str, str, str, str], list[Point]]:
+        m = self.matrix.sort_values("after", kind="stable")
+        found: dict[tuple[str, str, str, str], list[Point]] = {}
+        columns = ("stream", "on", "metric", "level", "after", "value", "low", "high")
+        for *key, after, value, low, high in zip(*(m[name] for name in columns), strict=True):
+            point = Point(int(after), float(value), float(low), float(high))
+            found.setdefault((key[0], key[1], key[2], key[3]), []).append(point)
+        return found
 
     def step_names(self) -> list[tuple[int, str]]:
         """(after, name) of every model that was measured."""
