@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,6 +16,7 @@ from ffd_continual.reporting.charts import INK, Panel
 from ffd_continual.reporting.data import RunData
 
 DPI = 160
+PLAIN = {"text.parse_math": False}  # a "$" in a forgery's name begins no formula
 
 
 def _tidy(axes: Axes) -> None:
@@ -59,6 +61,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     _tidy(axes)
 
 
+@rc_context(PLAIN)
 def write_panels(
     path: Path, panels: Sequence[Panel], heading: str, columns: int = 3, legend: Sequence[tuple[str, str]] = ()
 ) -> None:
@@ -81,6 +84,7 @@ def write_panels(
     figure.savefig(path, dpi=DPI)
 
 
+@rc_context(PLAIN)
 def write_matrix(path: Path, run: RunData, level: str = "frame") -> None:
     """The AUC matrix as a picture with its numbers; cells in parentheses were not learnt yet."""
     names = [("test", n) for n in run.order] + [("unseen", n) for n in run.unseen]

@@ -22,6 +22,7 @@ from ffd_continual.reporting.extras import Control, control_rows, verdict
 from ffd_continual.reporting.frame import heat_colours, page, show
 from ffd_continual.reporting.panels import loss_panels, smooth
 from ffd_continual.reporting.pictures import overlay
+from ffd_continual.reporting.plots import write_matrix
 from ffd_continual.reporting.report import figure_table, page_sections, write_report
 from ffd_continual.scenarios.errors import FFDError
 
@@ -313,11 +314,15 @@ def test_samples_outside_the_run_are_refused(tmp_path: Path) -> None:
         write_report(run, 0)
 
 
-def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+def write_odd_names(folder: Path) -> Path:
     table = made_predictions(4, 1)
-    table["on"] = table["on"].replace({"swap": "<b>&swap", "inpaint": "see http://x.org"})
-    table.to_parquet(tmp_path / "predictions.parquet")
-    run = read_run(tmp_path, 0)
+    table["on"] = table["on"].replace({"swap": r"<b>&swap$\alpha_{$", "inpaint": "see http://x.org"})
+    table.to_parquet(folder / "predictions.parquet")
+    return folder
+
+
+def test_names_cannot_break_the_page(tmp_path: Path) -> None:
+    run = read_run(write_odd_names(tmp_path), 0)
     html = page(run.name, page_sections(run))
     assert "<b>&swap" not in html
     assert "&lt;b&gt;&amp;swap" in html
@@ -325,6 +330,12 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     parser = Nesting()
     parser.feed(html)
     assert parser.open == []
+
+
+def test_a_dollar_in_a_name_begins_no_formula(tmp_path: Path) -> None:
+    run = read_run(write_odd_names(tmp_path), 0)
+    write_matrix(tmp_path / "matrix.png", run)
+    assert cv2.imread(str(tmp_path / "matrix.png")) is not None
 
 
 def test_many_forgeries_and_self_made_ones(tmp_path: Path) -> None:
