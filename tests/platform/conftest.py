@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ffd_continual.config import config_from
 from ffd_continual.detecting.opened import Opened, open_detector
+from ffd_continual.reporting import plots
 from ffd_continual.run import start
 from ffd_continual.scenarios.studio.portrait import render_portrait
 
@@ -25,6 +28,41 @@ def _torch_as_it_was() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(strict)
+
+
+class _Unrendered(Figure):
+    """A chart that is drawn as ever and saved as one pixel: rendering takes matplotlib a second a report."""
+
+    def savefig(self, fname: Path, **settings: Any) -> None:
+        Image.new("RGB", (1, 1)).save(fname)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _charts_are_not_rendered() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "Figure", _Unrendered)
+        yield
+
+
+@pytest.fixture(scope="session")
+def rendered() -> Callable[[], AbstractContextManager[None]]:
+    """`with rendered():` charts come out as a user gets them."""
+
+    @contextmanager
+    def within() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plots, "Figure", Figure)
+            yield
+
+    return within
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _but_where_they_are_tested(
+    request: pytest.FixtureRequest, rendered: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    with rendered() if request.module.__name__.endswith("test_report") else nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,12 @@ FIGURES = {"aa", "diagonal", "forgetting_signed", "forgetting_max", "bwt", "fwt"
 
 
 @pytest.fixture
-def finished(tiny_config: dict[str, Any], tmp_path: Path) -> Path:
+def finished(tiny_config: dict[str, Any], tmp_path: Path, rendered: Callable[[], AbstractContextManager[None]]) -> Path:
     tiny_config["scenario"]["size"] = 32
     tiny_config["train"] |= {"steps": 3, "batch": 8}
     tiny_config["checkpoint"] = {"steps": 1}
-    start(config_from(tiny_config), tmp_path / "run")
+    with rendered():
+        start(config_from(tiny_config), tmp_path / "run")
     return tmp_path / "run"
 
 
