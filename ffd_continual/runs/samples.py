@@ -6,6 +6,7 @@ A learner without a trace map is shown by Grad-CAM, and the index says so (`map_
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ def _save(path: Path, image: np.ndarray[Any, Any]) -> None:
     shown = image if image.ndim == 2 else image[..., ::-1]
     _, data = cv2.imencode(".png", np.ascontiguousarray(shown))
     path.write_bytes(data.tobytes())  # imwrite says nothing of a full disk
+
+
+def stem_of(number: int, forgery: str) -> str:
+    """A sample's file name without suffix: a file's name has 255 bytes, a forgery's as many as it likes."""
+    plain = re.sub(r"[^\w.+ -]", "_", forgery)
+    return f"{number:03d}_{plain[:40]}"
 
 
 def _map_of(learner: Learner, images: Tensor, out: Output, side: int) -> tuple[np.ndarray[Any, Any] | None, str]:
@@ -64,7 +71,7 @@ def write_samples(folder: Path, parts: Parts, count: int) -> None:
         images = batch.image.to(parts.device)
         out = parts.learner(images)
         slot = table.slot[row]
-        stem = f"{n:03d}_{name.replace('/', '_')}"
+        stem = stem_of(n, name)
         entry: dict[str, Any] = {
             "forgery": name, "label": int(batch.target[0]), "stream": stream,
             "z": float(parts.keeper.decide(out)[0]), "picture": f"{stem}.png",

@@ -15,6 +15,7 @@ import yaml
 
 from ffd_continual import cli
 from ffd_continual.config import known_configs
+from ffd_continual.runs.samples import stem_of
 from ffd_continual.scenarios.errors import DataWarning
 from ffd_continual.terminal import WIDTH, warnings_as_remarks, wrapped
 
@@ -63,6 +64,12 @@ def test_a_letter_that_charts_lack_is_no_remark(recwarn: pytest.WarningsRecorder
         warnings.warn("Glyph 31278 (\\N{CJK...}) missing from font(s) DejaVu Sans.", UserWarning, stacklevel=1)
         warnings.warn("another", UserWarning, stacklevel=1)
     assert [str(one.message) for one in recwarn] == ["another"]
+
+
+def test_any_forgerys_name_makes_a_file_name() -> None:
+    assert stem_of(3, "swap") == "003_swap"
+    assert stem_of(0, "../a\nb$") == "000_.._a_b_"
+    assert len(stem_of(999, "\u7a2e" * 300).encode()) < 200
 
 
 def test_help_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
