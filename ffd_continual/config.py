@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import importlib.resources
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,29 @@ from ffd_continual.scenarios.views import ViewConfig
 from ffd_continual.strategies.template import TrainConfig
 
 T = TypeVar("T")
+
+
+#: (setting, least, most) of numbers that no method's file checks; what lies outside would fail late, or train oddly
+RANGES: tuple[tuple[str, float, float], ...] = (
+    ("seed", 0, 2**32 - 1),
+    ("scenario.size", 32, 2048),
+    ("train.steps", 1, math.inf),
+    ("train.batch", 4, 65_536),
+    ("train.lr", 0, math.inf),
+    ("train.weight_decay", 0, math.inf),
+    ("train.warmup", 0, 1),
+    ("train.clip", 0, math.inf),
+    ("train.accumulate", 1, math.inf),
+    ("train.kept_views", 0, 1000),
+    ("train.workers", 0, 1024),
+    ("train.threads", 1, 1024),
+    ("train.eval_batch", 1, math.inf),
+    *((f"views.{name}", 0, 1) for name in ("flip", "shift", "zoom", "colour", "blur", "jpeg", "noise")),
+    ("evaluation.bootstrap", 0, 1_000_000),
+    ("evaluation.samples", 0, math.inf),
+    ("checkpoint.minutes", 0, math.inf),
+    ("checkpoint.steps", 0, math.inf),
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +126,8 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
             raise _bad(where, value, "a mapping of key: value")
         return {str(k): _convert(get_args(kind)[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise _bad(where, value, "a number")
         return float(value)
     if kind is str and isinstance(value, str):
         return value
@@ -110,7 +137,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if kind is float and isinstance(value, str):
         try:
-            return float(value)  # YAML 1.1 reads 1e-3 as text
+            return _convert(float, float(value), where)  # YAML 1.1 reads 1e-3 as text
         except ValueError:
             pass
     raise _bad(where, value, {float: "a number", int: "a whole number", bool: "true or false"}.get(kind, "text"))
@@ -173,17 +200,28 @@ def config_from(values: Any) -> RunConfig:
 
 def _check_numbers(config: RunConfig) -> None:
     _ = config.evaluation.video_rule, chosen(config.evaluation.robustness)  # errors here, not after training
-    limits = {
-        "train.steps": (config.train.steps, 1),
-        "train.batch": (config.train.batch, 4),
-        "train.accumulate": (config.train.accumulate, 1),
-        "train.threads": (config.train.threads, 1),
-        "train.eval_batch": (config.train.eval_batch, 1),
-        "scenario.size": (config.scenario.size, 32),
-    }
-    for where, (value, least) in limits.items():
-        if value < least:
-            raise FFDError(f"config: {where} must be at least {least}, not {value}.")
+    for where, least, most in RANGES:
+        value = functools.reduce(getattr, where.split("."), config)
+        if not least <= value:
+            raise FFDError(f"config: {where} must be at least {least:g}, not {value}.")
+        if value > most:
+            raise FFDError(f"config: {where} must be at most {most:g}, not {value}.")
+    for where in ("learner", "strategy"):
+        _check_settings(getattr(config, where).config, where)
+
+
+def _check_settings(settings: Any, where: str) -> None:
+    """A method's own numbers: shares are shares, and what is not negative by default never is."""
+    for item in dataclasses.fields(settings):
+        value, name = getattr(settings, item.name), f"{where}.{item.name}"
+        if dataclasses.is_dataclass(value):
+            _check_settings(value, name)
+        elif isinstance(value, int | float):
+            usual = item.default if isinstance(item.default, int | float) else 0
+            if value < min(0, usual):
+                raise FFDError(f"config: {name} must not be negative, as {value} is.")
+            if item.name.endswith("share") and value > 1:
+                raise FFDError(f"config: {name} is a share, 0 to 1, not {value}.")
 
 
 def to_mapping(config: RunConfig) -> dict[str, Any]:

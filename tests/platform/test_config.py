@@ -168,3 +168,26 @@ def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FFDError, match="not readable YAML"):
         read_yaml(str(tmp_path / "bad.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("train.lr=-1", "train.lr must be at least 0"),
+        ("train.lr=.nan", "train.lr must be a number, not nan"),
+        ("train.lr=1e999", "train.lr must be a number, not inf"),
+        ("train.clip=-1", "train.clip must be at least 0"),  # would turn every gradient round
+        ("train.workers=-1", "train.workers must be at least 0"),
+        ("train.batch=100000", "train.batch must be at most 65536"),
+        ("seed=-1", "seed must be at least 0"),
+        ("scenario.size=1000000", "scenario.size must be at most 2048"),
+        ("views.flip=9", "views.flip must be at most 1"),
+        ("evaluation.bootstrap=-1", "evaluation.bootstrap must be at least 0"),
+        ("learner.queue=-3", "learner.queue must not be negative"),
+        ("learner.trunk.frozen_stages=-2", "learner.trunk.frozen_stages must not be negative"),
+        ("strategy.share=7", "strategy.share is a share, 0 to 1, not 7"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_computed(setting: str, message: str) -> None:
+    with pytest.raises(FFDError, match=message):
+        config_from(apply_sets(read_yaml("demo"), [setting]))
