@@ -7,7 +7,6 @@ A fault makes results wrong or a run fail; a warning is worth knowing. Names cou
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
-from ffd_continual.scenarios.duplicates import Look, look_at, near_duplicates
+from ffd_continual.scenarios.copies import copy_faults
+from ffd_continual.scenarios.duplicates import Look, look_at
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.faults import Fault, Rows
 from ffd_continual.scenarios.manifest import Manifest
 from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
+from ffd_continual.scenarios.partial import Grey, small_look
 from ffd_continual.scenarios.pictures import read_picture
 from ffd_continual.scenarios.shard_paths import file_exists, file_sha256
 from ffd_continual.scenarios.splits import source_datasets
@@ -31,17 +33,6 @@ _APART = "\x1f"
 
 
 @dataclass(frozen=True)
-class Fault:
-    """One fault: ``row`` is the CSV line or Parquet row (both from 1), None where it concerns the whole table."""
-
-    row: int | None
-    column: str
-    kind: str
-    message: str
-    warning: bool = False
-
-
-@dataclass(frozen=True)
 class _Seen:
     """What looking at one file gave: its bytes' hash, (height, width) or why it cannot be read."""
 
@@ -50,30 +41,10 @@ class _Seen:
     size: tuple[int, int] | None = None
     error: str = ""
     look: Look | None = None
+    small: Grey | None = None
 
 
-class _Rows:
-    """The table as plain lists, which are many times faster than cells of a DataFrame."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        table = manifest.table
-        self.count = len(table)
-        self.lines = manifest.lines.tolist()
-        self.unit = manifest.unit
-        self.text = {str(name): table[name].tolist() for name in table.columns}
-        self.file = {
-            name: [os.path.normpath(manifest.absolute(cell)) if cell else "" for cell in self.text[name]]
-            for name in ("path", "pair", "mask")
-        }
-
-    def fault(self, row: int, column: str, kind: str, message: str) -> Fault:
-        return Fault(int(self.lines[row]), column, kind, message)
-
-    def at(self, row: int) -> str:
-        return f"{self.unit} {self.lines[row]}"
-
-
-def _look(path: str, decode: bool, hashed: bool) -> _Seen:
+def _look(path: str, decode: bool, hashed: bool, small: bool) -> _Seen:
     if not file_exists(path):
         return _Seen(False)
     if not decode:
@@ -86,10 +57,11 @@ def _look(path: str, decode: bool, hashed: bool) -> _Seen:
     except OSError as error:
         return _Seen(True, error=f"cannot read {path}: {error.strerror or error}")
     height, width = picture.shape[:2]
-    return _Seen(True, digest, (height, width), look=look_at(picture) if hashed else None)
+    look, reduced = look_at(picture) if hashed else None, small_look(picture) if small else None
+    return _Seen(True, digest, (height, width), look=look, small=reduced)
 
 
-def _look_at_all(rows: _Rows, decode: bool, hashed: bool, workers: int, progress: bool) -> dict[str, _Seen]:
+def _look_at_all(rows: Rows, decode: bool, hashed: bool, small: bool, workers: int, progress: bool) -> dict[str, _Seen]:
     faces = set(rows.file["path"]) if hashed else set()
     paths = sorted({path for files in rows.file.values() for path in files if path})
     bar = tqdm(total=len(paths), desc="check", unit="file", disable=None if progress else True)
@@ -99,13 +71,15 @@ def _look_at_all(rows: _Rows, decode: bool, hashed: bool, workers: int, progress
         for begin in range(0, len(paths), _PORTION):
             part = paths[begin : begin + _PORTION]
             wanted = [path in faces for path in part]
-            for path, one in zip(part, pool.map(_look, part, [decode] * len(part), wanted), strict=True):
+            reduced = [small and one for one in wanted]
+            answers = pool.map(_look, part, [decode] * len(part), wanted, reduced)
+            for path, one in zip(part, answers, strict=True):
                 seen[path] = one
                 bar.update()
     return seen
 
 
-def _file_faults(rows: _Rows, seen: dict[str, _Seen]) -> Iterator[Fault]:
+def _file_faults(rows: Rows, seen: dict[str, _Seen]) -> Iterator[Fault]:
     for row in range(rows.count):
         main = seen[rows.file["path"][row]]
         for column in ("path", "pair", "mask"):
@@ -132,14 +106,14 @@ def _file_faults(rows: _Rows, seen: dict[str, _Seen]) -> Iterator[Fault]:
                 yield rows.fault(row, "landmarks", "landmarks-outside", "the landmarks lie outside the picture")
 
 
-def _label_faults(rows: _Rows) -> Iterator[Fault]:
+def _label_faults(rows: Rows) -> Iterator[Fault]:
     for row, (label, forgery) in enumerate(zip(rows.text["label"], rows.text["forgery"], strict=True)):
         if (label == 0) != (forgery == REAL):
             message = f"label {label} ({_LABELS[label]}) contradicts forgery {forgery!r}"
             yield rows.fault(row, "label", "contradictory-label", message)
 
 
-def _same_thing_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
+def _same_thing_faults(rows: Rows, digests: list[str]) -> Iterator[Fault]:
     """Rows of the same file or of the same bytes: doubled, or labelled in two ways."""
     for column, keys in (("path", rows.file["path"]), ("sha256", digests)):
         groups: dict[str, list[int]] = defaultdict(list)
@@ -163,7 +137,7 @@ def _same_thing_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
                     yield rows.fault(row, "label", "contradictory-label", message)
 
 
-def _crossing(rows: _Rows, kind: str, names: Callable[[int], Named], word: str) -> Iterator[Fault]:
+def _crossing(rows: Rows, kind: str, names: Callable[[int], Named], word: str) -> Iterator[Fault]:
     """A fault for each row whose name is in another split than most rows of that name (ties: the earlier split)."""
     where: dict[str, dict[int, str]] = defaultdict(dict)
     splits = rows.text["split"]
@@ -184,7 +158,7 @@ def _crossing(rows: _Rows, kind: str, names: Callable[[int], Named], word: str) 
                 yield rows.fault(row, column, kind, message)
 
 
-def _split_faults(rows: _Rows, digests: list[str]) -> Iterator[Fault]:
+def _split_faults(rows: Rows, digests: list[str]) -> Iterator[Fault]:
     text = rows.text
     owners = source_datasets(text["dataset"], text["identity"], text["source_identity"])
 
@@ -211,12 +185,12 @@ def split_faults(manifest: Manifest) -> list[Fault]:
 
     No file is opened: pictures count as the same by path or by a stated sha256. About two seconds for 100,000 rows.
     """
-    rows = _Rows(manifest)
+    rows = Rows(manifest)
     found = _split_faults(rows, rows.text["sha256"])
     return sorted(found, key=lambda fault: fault.row or 0)
 
 
-def _warnings(rows: _Rows) -> Iterator[Fault]:
+def _warnings(rows: Rows) -> Iterator[Fault]:
     def warn(column: str, kind: str, message: str) -> Fault:
         return Fault(None, column, kind, message, warning=True)
 
@@ -243,57 +217,28 @@ def _warnings(rows: _Rows) -> Iterator[Fault]:
         yield warn("identity", "unknown-person", message)
 
 
-def _duplicate_faults(manifest: Manifest, rows: _Rows, seen: dict[str, _Seen], digests: list[str]) -> Iterator[Fault]:
-    """Nearly the same picture, perhaps mirrored, under another name: in another split, with another label; counted
-    within a split.
-
-    Rows that share a person, video or pair are left to the other faults, pictures of the same bytes, too.
-    """
-    splits, labels = rows.text["split"], rows.text["label"]
-    pairs = near_duplicates([seen[path].look for path in rows.file["path"]], manifest.table)
-    order = np.argsort(-pairs.correlation, kind="stable")  # of several, the nearest is named
-    told: set[tuple[int, str]] = set()
-    within: set[int] = set()
-    sides = (pairs.first[order].tolist(), pairs.second[order].tolist())
-    for i, j, bits, turned in zip(*sides, pairs.bits[order], pairs.mirrored[order], strict=True):
-        if digests[i] and digests[i] == digests[j]:
-            continue
-        how = f"({'mirrored, ' if turned else ''}{bits} of 64 hash bits differ)"
-        if splits[i] and splits[j] and splits[i] != splits[j]:
-            # What is measured on comes from what was learnt, not the other way round: the later split is named.
-            late, early = sorted((i, j), key=lambda row: SPLITS.index(splits[row]), reverse=True)
-            if (late, "split") not in told:
-                told.add((late, "split"))
-                message = f"nearly the same picture as {rows.at(early)} of another name, which is in {splits[early]}"
-                message = f"{message}, this one in {splits[late]} {how}"
-                yield rows.fault(late, "path", "near-duplicate-in-two-splits", message)
-        else:
-            within |= {i, j}
-        if labels[i] != labels[j]:
-            forged, real = (i, j) if labels[i] else (j, i)
-            if (forged, "label") not in told:
-                told.add((forged, "label"))
-                message = f"nearly the same picture as {rows.at(real)}, which is real and not its pair {how}"
-                yield rows.fault(forged, "label", "near-duplicate-label", message)
-    if within:
-        message = f"{len(within)} faces are nearly the same picture as one of another name in their split"
-        yield Fault(None, "path", "near-duplicate", message, warning=True)
-
-
 def check_manifest(
-    manifest: Manifest, pictures: bool = True, workers: int = 1, progress: bool = True, duplicates: bool = True
+    manifest: Manifest,
+    pictures: bool = True,
+    workers: int = 1,
+    progress: bool = True,
+    duplicates: bool = True,
+    partial: bool = False,
 ) -> list[Fault]:
     """Every fault of the manifest, then its warnings, each in the order of the file.
 
     ``pictures`` decodes every picture, pair and mask (compares sizes, content and hashes); without it only their being
     there is checked. ``workers``: threads that decode. ``progress``: a bar on a terminal. ``duplicates``: of decoded
-    pictures also near-duplicates are sought (duplicates.py).
+    pictures also near-duplicates are sought (duplicates.py), with ``partial`` cut and covered ones, too (partial.py).
     """
-    rows = _Rows(manifest)
-    seen = _look_at_all(rows, pictures, pictures and duplicates, workers, progress)
+    rows = Rows(manifest)
+    hashed = pictures and duplicates
+    seen = _look_at_all(rows, pictures, hashed, hashed and partial, workers, progress)
     digests = [seen[path].digest or stated for path, stated in zip(rows.file["path"], rows.text["sha256"], strict=True)]
     found = [*_file_faults(rows, seen), *_label_faults(rows), *_same_thing_faults(rows, digests)]
     found += [*_split_faults(rows, digests), *_warnings(rows)]
-    if pictures and duplicates:
-        found += _duplicate_faults(manifest, rows, seen, digests)
+    if hashed:
+        faces = [seen[path] for path in rows.file["path"]]
+        small = [face.small for face in faces] if partial else None
+        found += copy_faults(manifest, rows, [face.look for face in faces], digests, small, progress)
     return sorted(found, key=lambda fault: (fault.warning, fault.row or 0))

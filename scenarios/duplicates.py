@@ -129,7 +129,7 @@ def _near(hashes: Hashes, radius: int, among: Hashes | None = None) -> Iterator[
         yield i[keep][order].astype(np.int64), found[keep][order].astype(np.int64)
 
 
-def _codes(table: pd.DataFrame) -> dict[str, Ints]:
+def groups_of(table: pd.DataFrame) -> dict[str, Ints]:
     """Persons, sources, videos and files of every row as numbers, -1 for none; names count within their data set."""
 
     def cells(name: str) -> list[str]:
@@ -155,7 +155,11 @@ def _codes(table: pd.DataFrame) -> dict[str, Ints]:
 
 def related(table: pd.DataFrame, first: Ints, second: Ints) -> npt.NDArray[np.bool_]:
     """Whether rows share a person (as identity or source), a video or a file (as picture or pair), (m,)."""
-    codes = _codes(table)
+    return related_by(groups_of(table), first, second)
+
+
+def related_by(codes: dict[str, Ints], first: Ints, second: Ints) -> npt.NDArray[np.bool_]:
+    """`related` by the numbers that `groups_of` gave."""
     found = np.zeros(len(first), bool)
     for kind in ("person", "video", "file"):
         columns = [codes[name] for name in codes if name.startswith(kind)]

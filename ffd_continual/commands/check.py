@@ -10,8 +10,9 @@ import warnings
 from collections import defaultdict
 
 from ffd_continual.measuring.families import family_matrix, frozen_statistics, print_families
-from ffd_continual.scenarios.check import Fault, check_manifest
+from ffd_continual.scenarios.check import check_manifest
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.faults import Fault
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, assign_splits, open_faces
 from ffd_continual.scenarios.manifest import Manifest
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("faces", metavar="MANIFEST|DIR", help="manifest (.csv, .parquet) or DIR/real + DIR/<forgery>")
     parser.add_argument("--no-pictures", action="store_true", help="do not decode the pictures, only look for them")
     parser.add_argument("--no-duplicates", action="store_true", help="do not look for nearly the same picture twice")
+    parser.add_argument("--partial", action="store_true", help="also cut and partly covered copies (some ms a face)")
     parser.add_argument("--families", action="store_true", help="also: how alike are its forgeries? (a probe on each)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode pictures (default 2)")
@@ -67,10 +69,18 @@ def report(manifest: Manifest, faults: list[Fault]) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the faults; 0 without faults (warnings allowed), 2 with. Raises `FFDError` for an unreadable manifest."""
+    """Print the faults; 0 without faults (warnings allowed), 2 with. Raises `FFDError` for an unreadable manifest, and
+    for `--partial` without the pictures that it compares."""
+    if args.partial and (args.no_pictures or args.no_duplicates):
+        raise FFDError("--partial compares pictures: leave out --no-pictures and --no-duplicates.")
     manifest = open_faces(args.faces, identity_pattern=args.identity_pattern, assign=False)
     found = check_manifest(
-        manifest, not args.no_pictures, args.workers, progress=not args.json, duplicates=not args.no_duplicates
+        manifest,
+        not args.no_pictures,
+        args.workers,
+        progress=not args.json,
+        duplicates=not args.no_duplicates,
+        partial=args.partial,
     )
     faults = sorted([*_unassigned_fault(manifest), *found], key=lambda fault: fault.warning)
     wrong = sum(not fault.warning for fault in faults)

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from ffd_continual.commands.check import add_arguments, run
-from ffd_continual.scenarios.check import Fault, check_manifest
+from ffd_continual.scenarios.check import check_manifest
+from ffd_continual.scenarios.faults import Fault
 from ffd_continual.scenarios.manifest import make_manifest, write_manifest
 from ffd_continual.scenarios.pictures import write_mask, write_picture
 

@@ -14,8 +14,9 @@ import pytest
 from ffd_continual.cli import main
 from ffd_continual.scenarios import duplicates
 from ffd_continual.scenarios.benign import EDITS
-from ffd_continual.scenarios.check import Fault, check_manifest
+from ffd_continual.scenarios.check import check_manifest
 from ffd_continual.scenarios.duplicates import dhashes, look_at, near_duplicates, phashes, related
+from ffd_continual.scenarios.faults import Fault
 from ffd_continual.scenarios.manifest import make_manifest, write_manifest
 from ffd_continual.scenarios.perturb import PERTURBATIONS
 from ffd_continual.scenarios.pictures import write_picture
