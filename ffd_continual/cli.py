@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -76,10 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser(chosen).parse_args(words)
         with warnings_as_remarks():
             code: int = _command(args.command).run(args)
+        sys.stdout.flush()
         return code
     except FFDError as error:
         print(f"ffd: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left there must not fail at exit
+        return 0
     except OSError as error:
         if not is_full(error) and error.filename is None:
             raise
@@ -89,6 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             text = f"cannot use{where}: {error.strerror or error}. Check the path and its permissions."
         print(f"ffd: {text}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not re.search("allocate memory|out of memory", str(error)):
+            raise
+        print(
+            f"ffd: out of memory: {error}. Choose less: train.batch, train.eval_batch, scenario.size.", file=sys.stderr
+        )
         return 2
     except KeyboardInterrupt as error:
         print(f"\nffd: stopped. {str(error) or 'A run goes on with `ffd resume RUN`.'}", file=sys.stderr)

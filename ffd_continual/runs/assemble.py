@@ -109,6 +109,15 @@ def _shuffled(table: FaceTable, config: RunConfig, learner: Learner) -> FaceTabl
     return shuffle_labels(table, config.seed)
 
 
+def _made(config: RunConfig) -> Learner:
+    """The learner. FFDError where its settings make none, such as a queue without places."""
+    try:
+        learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]
+    except ValueError as error:
+        raise FFDError(f"learner {config.learner.name} cannot be made with its settings: {error}.") from error
+    return learner
+
+
 def assemble(config: RunConfig, cache: Path, report_skipped: Callable[[pd.DataFrame], None]) -> Parts:
     """Build the parts of a run. All checks of the input happen here, before any training."""
     manifest = open_data(config, cache)
@@ -130,7 +139,7 @@ def assemble_parts(
     device = choose_device(config.train.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(fork_seeded(config.seed, 3))
-        learner: Learner = learner_class(config.learner.name)(config.learner.config)  # type: ignore[call-arg]
+        learner = _made(config)
     rows = scenario.rows
     if "pseudo" in learner.needs | learner.wants and models_installed():
         rows = fill_landmarks(rows, cache)

@@ -70,7 +70,12 @@ class RunFolder:
             values = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
             raise FFDError(f"{self.config} is not readable YAML: {error}") from error
-        config = config_from(values)
+        try:
+            config = config_from(values)
+        except FFDError as error:
+            raise FFDError(
+                f"{self.config} cannot be used; the run was made by another version, or the file was edited. {error}"
+            ) from error
         if untold := missing_keys(to_mapping(config), values):
             raise FFDError(
                 f"{self.config} does not say {', '.join(untold)}: the run was made by another version, whose detector "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +128,10 @@ def test_broken_pictures_end_the_run_or_are_left_out(ffd: Ffd, config: Path, fac
 def test_runs_that_cannot_go_on(ffd: Ffd, config: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     _assert_refused(ffd("resume", str(run)), "is not a run folder")
+    run.mkdir()
+    (run / "config.yaml").write_text("learner: {name: iin, older: 1}\nstrategy: naive\n")
+    _assert_refused(ffd("resume", str(run)), "run/config.yaml", "another version", "unknown key learner.older")
+    shutil.rmtree(run)
     assert ffd("run", str(config), "--quiet", "--out", str(run))[0] == 0
     _assert_refused(ffd("run", str(config), "--quiet", "--out", str(run)), "holds a run already", "ffd resume")
     (run / "predictions" / "after_001.parquet").unlink()
@@ -151,6 +156,27 @@ def test_words_of_the_command_line(ffd: Ffd, capsys: pytest.CaptureFixture[str])
         lines = capsys.readouterr().out.splitlines()
         assert lines
         assert all(len(line) <= 79 for line in lines)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as shut, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", shut)
+        assert cli.main(["list", "cameras"]) == 0
+
+
+def test_no_memory_is_a_message(ffd: Ffd, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [MemoryError("Unable to allocate 196 TiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+
+    def fail(*_: Any) -> None:
+        raise errors.pop()
+
+    monkeypatch.setattr("ffd_continual.commands.run.start", fail)
+    for _ in range(2):
+        _assert_refused(
+            ffd("run", str(config), "--quiet", "--out", str(tmp_path / "run")), "out of memory", "train.batch"
+        )
 
 
 def test_ctrl_c_is_130(ffd: Ffd, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
