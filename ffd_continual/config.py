@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import importlib.resources
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -201,7 +201,7 @@ def config_from(values: Any) -> RunConfig:
 def _check_numbers(config: RunConfig) -> None:
     _ = config.evaluation.video_rule, chosen(config.evaluation.robustness)  # errors here, not after training
     for where, least, most in RANGES:
-        value = functools.reduce(getattr, where.split("."), config)
+        value: float = operator.attrgetter(where)(config)
         if not least <= value:
             raise FFDError(f"config: {where} must be at least {least:g}, not {value}.")
         if value > most:
