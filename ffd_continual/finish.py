@@ -102,7 +102,7 @@ def measure_costs(parts: Parts) -> dict[str, Any]:
     """Parameters, bytes and the time of judging one batch; timing is the median of three, on this run's threads."""
     learner = parts.learner
     state = learner.state_dict().values()
-    images = plain_batch(parts.sources, [0] * 16).image.to(parts.device)
+    images = plain_batch(parts.sources, [0] * 8).image.to(parts.device)
     learner.eval()
     times = []
     with torch.no_grad():

@@ -66,7 +66,7 @@ def check_measurable(rows: pd.DataFrame, name: str) -> None:
 
 def check_faces(lineage: Lineage, parent: int) -> None:
     """FFDError where copied faces that a candidate is measured on are gone: told now, not after the training."""
-    rows = brought(lineage, parent, ("valid", "test", "unseen"))
+    rows = brought(lineage, parent, ("valid", "test", "unseen"), columns=("path", "stream"))
     paths = sorted(set(rows["path"]))
     gone = [path for path in paths if not os.path.isfile(path)]
     if gone:

@@ -161,8 +161,9 @@ def _train(lineage: Lineage, plan: Plan, folder: RunFolder, config: RunConfig, c
 def _measuring_parts(lineage: Lineage, plan: Plan, folder: RunFolder, config: RunConfig, clock: Clock) -> Parts:
     """Validation, test and unseen faces of all experiences; some kept faces, which tell framing and mean trace."""
     began = time.monotonic()
-    rows = brought(lineage, plan.parent, ("valid", "test", "unseen"), plan.unseen)
-    kept = some(brought(lineage, plan.parent, ("kept",)), FRAMED).assign(stream="train")
+    rows = brought(lineage, plan.parent, ("valid", "test", "unseen", "kept"), plan.unseen)
+    at = rows["stream"] == "kept"
+    rows, kept = rows[~at], some(rows[at].reset_index(drop=True), FRAMED).assign(stream="train")
     new = lineage.absolute(pd.read_parquet(folder.path / "faces.parquet"))
     new = new[new["stream"].isin(("valid", "test"))]
     rows = capped(pd.concat([rows, new, kept], ignore_index=True), plan.rules.measure_faces)
@@ -259,7 +260,7 @@ def _describe_stored(lineage: Lineage, plan: Plan, folder: RunFolder) -> None:
     faces = pd.read_parquet(folder.path / "faces.parquet")
     if not (faces["stream"] == "kept").any():
         new = rows.iloc[len(pd.read_parquet(folder.path / "stored.parquet")) :]
-        known = brought(lineage, plan.parent, ("kept",))["manifest_row"]
+        known = brought(lineage, plan.parent, ("kept",), columns=("manifest_row", "stream"))["manifest_row"]
         keeps = kept_of(new[~new["manifest_row"].isin(known)].reset_index(drop=True), plan.kept)
         keeps = copied(lineage, keeps, "copying kept faces")
         write_table(folder.path / "faces.parquet", pd.concat([faces, keeps], ignore_index=True))

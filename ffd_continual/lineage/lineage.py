@@ -115,7 +115,9 @@ class Lineage:
         """Relative paths start at the lineage."""
         root = f"{self.path.resolve()}{os.sep}"
         made = {
-            name: [root + cell if cell and not os.path.isabs(cell) else cell for cell in rows[name]] for name in PATHS
+            name: [root + cell if cell and not os.path.isabs(cell) else cell for cell in rows[name].tolist()]
+            for name in PATHS
+            if name in rows
         }
         return rows.assign(**{name: pd.Series(cells, index=rows.index, dtype="str") for name, cells in made.items()})
 

@@ -101,12 +101,19 @@ def inside(lineage: Lineage, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**{n: pd.Series([short(c) for c in rows[n]], rows.index, dtype="str") for n in PATHS})
 
 
-def brought(lineage: Lineage, number: int, streams: Sequence[str], unseen: Sequence[str] | None = None) -> pd.DataFrame:
+def brought(
+    lineage: Lineage,
+    number: int,
+    streams: Sequence[str],
+    unseen: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """The rows in these streams that a version and all it grew from brought, oldest first, paths absolute.
 
-    unseen: the forgeries that still count as unseen.
+    unseen: the forgeries that still count as unseen. columns: those wanted, "stream" among them; None: all.
     """
-    parts = [pd.read_parquet(lineage.folder(n) / "faces.parquet") for n in lineage.chain(number)]
+    wanted = None if columns is None else list(columns)
+    parts = [pd.read_parquet(lineage.folder(n) / "faces.parquet", columns=wanted) for n in lineage.chain(number)]
     rows = lineage.absolute(pd.concat([part[part["stream"].isin(streams)] for part in parts], ignore_index=True))
     if unseen is not None:
         rows = rows[(rows["stream"] != "unseen") | rows["experience"].isin(unseen)].reset_index(drop=True)
