@@ -53,6 +53,12 @@ def make_tiny_faces(
     return folder / "manifest.csv"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _opencv_has_one_thread() -> None:
+    """As in every run of ours. Its pool of threads does not outlive a fork, and some tests fork this process."""
+    cv2.setNumThreads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_faces(tmp_path_factory.mktemp("tiny"))

@@ -118,9 +118,8 @@ def _run_with_kills(start: Start, config: Path, folder: Path, kills: list[tuple[
 
 @pytest.fixture
 def quick_start() -> Iterator[Start]:
-    """Real processes, forked from a server that has imported everything once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ffd_continual.run", "ffd_continual.reporting.report"])
+    """Real processes, forked from this one, which has imported everything."""
+    context = multiprocessing.get_context("fork")
     made = []
 
     def start(words: list[str]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def phone(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
     return _phone(read_manifest(tiny_faces), tmp_path_factory.mktemp("phone") / "faces")
 
 
-def _base(folder: Path, tiny_faces: Path, steps: int, kept: int, exemplars: int = 24) -> Lineage:
+def _run(folder: Path, tiny_faces: Path, steps: int, exemplars: int = 24) -> Path:
     trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
     config = config_from(
         {
@@ -57,13 +56,18 @@ def _base(folder: Path, tiny_faces: Path, steps: int, kept: int, exemplars: int 
         }
     )
     start(config, folder / "run")
-    return adopt(folder / "run", folder / "det", kept)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory: pytest.TempPathFactory, tiny_faces: Path) -> Path:
+    """A run of two steps that keeps 24 exemplars."""
+    return _run(tmp_path_factory.mktemp("two_steps"), tiny_faces, 2)
 
 
 @pytest.fixture
-def quick(tmp_path: Path, tiny_faces: Path) -> Iterator[Lineage]:
-    yield _base(tmp_path, tiny_faces, 2, 6)
-    shutil.rmtree(tmp_path / "det")
+def quick(tmp_path: Path, two_steps: Path) -> Lineage:
+    return adopt(two_steps, tmp_path / "det", 6)
 
 
 def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(quick: Lineage, phone: Path) -> None:
@@ -145,7 +149,7 @@ def test_a_source_bought_with_missed_forged_faces_is_warned_of(
 def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
     tmp_path: Path, tiny_faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lineage = _base(tmp_path, tiny_faces, 2, 5, exemplars=0)
+    lineage = adopt(_run(tmp_path, tiny_faces, 2, exemplars=0), tmp_path / "det", 5)
     assert len(lineage.table(1, "exemplars.parquet")) == 0
     few = tmp_path / "few"
     few.mkdir()
@@ -170,9 +174,9 @@ def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
 
 
 def test_few_faces_are_too_few_to_measure_and_learnt_from_when_told_to(
-    tmp_path: Path, tiny_faces: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, two_steps: Path, tiny_faces: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lineage = _base(tmp_path, tiny_faces, 2, 5)
+    lineage = adopt(two_steps, tmp_path / "det", 5)
     few = tmp_path / "few"
     few.mkdir()
     for number, path in enumerate(sorted((tiny_faces.parent / "beta").glob("*.png"))[12:]):
@@ -209,7 +213,7 @@ def _alarms(lineage: Lineage, after: int) -> float:
 
 @pytest.mark.slow
 def test_false_alarms_fall_in_the_new_source(tmp_path: Path, tiny_faces: Path, phone: Path) -> None:
-    lineage = _base(tmp_path, tiny_faces, 120, 12)
+    lineage = adopt(_run(tmp_path, tiny_faces, 120), tmp_path / "det", 12)
     words = ["add", str(lineage.path), "--real", "phone", "--data", str(phone), "--promote-anyway", "--any-picture"]
     assert cli.main(words) == 0
     before, after = _alarms(lineage, 0), _alarms(lineage, 1)
