@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ffd_continual.scenarios.check import split_faults
-from ffd_continual.scenarios.datasets.listing import Listing
+from ffd_continual.scenarios.datasets.listing import Item, Listing, Wanted, adapter
 from ffd_continual.scenarios.manifest import make_manifest
 from ffd_continual.scenarios.studio.portrait import render_portrait
 
@@ -52,6 +52,28 @@ def plant() -> Plant:
             where.write_bytes(made[where.suffix or ".jpg"])
 
     return write
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[..., Listing]:
+    """read("celebdf", root, forgeries=...): what that adapter finds there."""
+
+    def index(name: str, root: Path, **wanted: tuple[str, ...]) -> Listing:
+        return adapter(name).index(root, Wanted(**wanted))
+
+    return index
+
+
+@pytest.fixture(scope="session")
+def by_path() -> Callable[[Listing], dict[str, Item]]:
+    """The items of a listing by their path; no path and no clip comes twice."""
+
+    def sort(listing: Listing) -> dict[str, Item]:
+        found = {item.path: item for item in listing.items}
+        assert len(found) == len({item.video for item in listing.items}) == len(listing.items)
+        return found
+
+    return sort
 
 
 @pytest.fixture(scope="session")

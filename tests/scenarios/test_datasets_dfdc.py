@@ -18,12 +18,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.splits import assign_splits
 
 Plant = Callable[..., None]
-
-
-def by_path(listing: Listing) -> dict[str, Item]:
-    found = {item.path: item for item in listing.items}
-    assert len(found) == len({item.video for item in listing.items}) == len(listing.items)
-    return found
+ByPath = Callable[[Listing], dict[str, Item]]
 
 
 def part(root: Path, plant: Plant, folder: str, originals: list[str], fakes: dict[str, str]) -> None:
@@ -44,7 +39,7 @@ def root(tmp_path: Path, plant: Plant) -> Path:
     return tmp_path
 
 
-def test_dfdc_official_tree(root: Path) -> None:
+def test_dfdc_official_tree(root: Path, by_path: ByPath) -> None:
     listing = adapter("dfdc").index(root, Wanted())
     found = by_path(listing)
     assert len(found) == 11
@@ -61,7 +56,7 @@ def test_dfdc_official_tree(root: Path) -> None:
     assert not {"dfdc_train_part_0", "dfdc_train_part_11"} & set(listing.missing)
 
 
-def test_dfdc_of_kaggle_alone_is_split_by_original(tmp_path: Path, plant: Plant) -> None:
+def test_dfdc_of_kaggle_alone_is_split_by_original(tmp_path: Path, plant: Plant, by_path: ByPath) -> None:
     part(tmp_path, plant, "train_sample_videos", ["aa", "bb"], {"ca": "aa"})
     for number in range(6):
         names = [f"r{number}{n}" for n in range(3)]
@@ -149,7 +144,7 @@ def preview(tmp_path: Path, plant: Plant) -> Path:
     return tmp_path
 
 
-def test_preview_official_tree(preview: Path) -> None:
+def test_preview_official_tree(preview: Path, by_path: ByPath) -> None:
     listing = adapter("dfdc_preview").index(preview, Wanted())
     found = by_path(listing)
     assert len(found) == 7

@@ -18,14 +18,9 @@ from ffd_continual.scenarios.errors import FFDError
 
 Plant = Callable[..., None]
 Faults = Callable[[Listing], list[str]]
+ByPath = Callable[[Listing], dict[str, Item]]
 PAIRS = {"train": [["071", "054"], ["087", "081"]], "val": [["720", "672"]], "test": [["953", "974"]]}
 FORGED = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
-
-
-def by_path(listing: Listing) -> dict[str, Item]:
-    found = {item.path: item for item in listing.items}
-    assert len(found) == len({item.video for item in listing.items}) == len(listing.items)
-    return found
 
 
 @pytest.fixture
@@ -49,7 +44,7 @@ def read(root: Path, name: str = "faceforensics", **wanted: tuple[str, ...]) -> 
     return adapter(name).index(root, Wanted(**wanted))
 
 
-def test_official_tree(root: Path, faults_of: Faults) -> None:
+def test_official_tree(root: Path, faults_of: Faults, by_path: ByPath) -> None:
     listing = read(root)
     found = by_path(listing)
     assert len(found) == 2 * 8 + 5 * 8 + 8
@@ -161,7 +156,7 @@ def test_sequences_of_one_youtube_video_in_two_splits_are_said(root: Path) -> No
     assert any("1 pairs of originals" in note and "755/756;" in note for note in read(root).notes)
 
 
-def test_extracted_frames_are_read_where_there_is_no_video(root: Path, plant: Plant) -> None:
+def test_extracted_frames_are_read_where_there_is_no_video(root: Path, plant: Plant, by_path: ByPath) -> None:
     (root / "manipulated_sequences/Deepfakes/c23/videos/071_054.mp4").unlink()
     frames = "manipulated_sequences/Deepfakes/c23/images"
     plant(root, f"{frames}/071_054/0000.png", f"{frames}/071_054/0001.png", f"{frames}/054_071/0000.png")
@@ -215,7 +210,7 @@ ACTORS = (
 )
 
 
-def test_actors_are_a_data_set_of_their_own(root: Path, plant: Plant, faults_of: Faults) -> None:
+def test_actors_are_a_data_set_of_their_own(root: Path, plant: Plant, faults_of: Faults, by_path: ByPath) -> None:
     plant(root, *ACTORS)
     assert {item.dataset for item in read(root).items} == {"faceforensics"}
     assert any("ffd prepare dfd" in note for note in read(root).notes)

@@ -17,12 +17,7 @@ from ffd_continual.scenarios.datasets.names import persons
 from ffd_continual.scenarios.errors import FFDError
 
 Plant = Callable[..., None]
-
-
-def by_path(listing: Listing) -> dict[str, Item]:
-    found = {item.path: item for item in listing.items}
-    assert len(found) == len({item.video for item in listing.items}) == len(listing.items)
-    return found
+ByPath = Callable[[Listing], dict[str, Item]]
 
 
 @pytest.fixture
@@ -35,7 +30,7 @@ def cddb(tmp_path: Path, plant: Plant) -> Path:
     return tmp_path
 
 
-def test_cddb(cddb: Path) -> None:
+def test_cddb(cddb: Path, by_path: ByPath) -> None:
     listing = adapter("cddb").index(cddb, Wanted())
     found = by_path(listing)
     horse = found["CDDB/cyclegan/val/horse/1_fake/a.png"]
@@ -55,7 +50,7 @@ def test_cddb(cddb: Path) -> None:
         adapter("cddb").index(cddb, Wanted(forgeries=("gogan",)))
 
 
-def test_diffusionface(tmp_path: Path, plant: Plant) -> None:
+def test_diffusionface(tmp_path: Path, plant: Plant, by_path: ByPath) -> None:
     for split in ("train", "val", "test"):
         plant(tmp_path, f"ADM/{split}/{split}1.png", f"SDv1.5/{split}/0012{len(split)}.png")
         plant(tmp_path, f"Multi-Modal-CelebA-HQ/{split}/0012{len(split)}.jpg")
@@ -73,7 +68,7 @@ def test_diffusionface(tmp_path: Path, plant: Plant) -> None:
     }  # fmt: skip
 
 
-def test_plain_pictures(tmp_path: Path, plant: Plant) -> None:
+def test_plain_pictures(tmp_path: Path, plant: Plant, by_path: ByPath) -> None:
     plant(tmp_path, "real/anna_01.jpg", "real/bert_clip/1.png", "real/bert_clip/2.png", "swap/anna_01.png")
     plant(tmp_path, "swap/anna_01.jpg", "swap/film.mp4")
     (tmp_path / "warp").mkdir()
@@ -88,7 +83,7 @@ def test_plain_pictures(tmp_path: Path, plant: Plant) -> None:
     assert any("1 video file(s)" in note for note in listing.notes)
 
 
-def test_plain_videos(tmp_path: Path, plant: Plant) -> None:
+def test_plain_videos(tmp_path: Path, plant: Plant, by_path: ByPath) -> None:
     for split in ("train", "val", "test"):
         plant(tmp_path, f"{split}/real/anna/v1.2_day.mp4", f"{split}/swap/anna_bert.avi", f"{split}/morph/x.mp4")
     listing = adapter("videos").index(tmp_path, Wanted(forgeries=("swap",)))

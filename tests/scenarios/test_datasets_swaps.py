@@ -7,21 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ffd_continual.scenarios.datasets.listing import Item, Listing, Wanted, adapter
+from ffd_continual.scenarios.datasets.listing import Item, Listing, adapter
 from ffd_continual.scenarios.errors import FFDError
 
 Plant = Callable[..., None]
 Faults = Callable[[Listing], list[str]]
-
-
-def read(name: str, root: Path, **wanted: tuple[str, ...]) -> Listing:
-    return adapter(name).index(root, Wanted(**wanted))
-
-
-def by_path(listing: Listing) -> dict[str, Item]:
-    found = {item.path: item for item in listing.items}
-    assert len(found) == len({item.video for item in listing.items}) == len(listing.items)
-    return found
+ByPath = Callable[[Listing], dict[str, Item]]
+Read = Callable[..., Listing]
 
 
 # Celeb-DF: folders after Celeb-DF-v1/README.md and Celeb-DF-v2/README.md of github.com/yuezunli/celeb-deepfakeforensics
@@ -39,7 +31,7 @@ def celeb(tmp_path: Path, plant: Plant) -> Path:
     return root
 
 
-def test_celebdf_official_tree(celeb: Path) -> None:
+def test_celebdf_official_tree(celeb: Path, by_path: ByPath, read: Read) -> None:
     listing = read("celebdf", celeb)
     found = by_path(listing)
     assert sorted(found) == sorted(CELEB)
@@ -55,7 +47,7 @@ def test_celebdf_official_tree(celeb: Path) -> None:
     assert listing.missing == ()
 
 
-def test_celebdf_validation_is_by_recording(celeb: Path) -> None:
+def test_celebdf_validation_is_by_recording(celeb: Path, read: Read, by_path: ByPath) -> None:
     """The list names no validation part; a recording and what was made from it stay on one side."""
     found = by_path(read("celebdf", celeb))
     assert {item.split for item in found.values()} == {"train", "valid", "test"}
@@ -65,21 +57,21 @@ def test_celebdf_validation_is_by_recording(celeb: Path) -> None:
             assert item.split == original.split
 
 
-def test_celebdf_says_that_the_official_list_crosses_persons(celeb: Path, faults_of: Faults) -> None:
+def test_celebdf_says_that_the_official_list_crosses_persons(celeb: Path, faults_of: Faults, read: Read) -> None:
     listing = read("celebdf", celeb)
     assert "identity-in-two-splits" in faults_of(listing)
     assert any("in several splits by the official list" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize(("folder", "dataset"), [("Celeb-DF-v1", "celebdf-v1"), ("videos", "celebdf")])
-def test_celebdf_version(tmp_path: Path, plant: Plant, folder: str, dataset: str) -> None:
+def test_celebdf_version(tmp_path: Path, plant: Plant, folder: str, dataset: str, read: Read) -> None:
     plant(tmp_path / folder, *CELEB)
     listing = read("celebdf", tmp_path / folder)
     assert {(item.dataset, item.split) for item in listing.items} == {(dataset, "")}
     assert any("List_of_testing_videos.txt: no official split" in note for note in listing.notes)
 
 
-def test_celebdf_v1_beside_v2_is_refused(tmp_path: Path, plant: Plant) -> None:
+def test_celebdf_v1_beside_v2_is_refused(tmp_path: Path, plant: Plant, read: Read) -> None:
     for folder in ("Celeb-DF-v1", "Celeb-DF-v2"):
         plant(tmp_path / folder, *CELEB)
     with pytest.raises(FFDError, match="Celeb-DF-v1 and Celeb-DF-v2: v1 and v2 share people"):
@@ -97,13 +89,13 @@ def test_celebdf_v1_beside_v2_is_refused(tmp_path: Path, plant: Plant) -> None:
         ("1 ../../etc/passwd", "line 4: .* is no line such as"),
     ],
 )
-def test_celebdf_wrong_list_fails(celeb: Path, line: str, message: str) -> None:
+def test_celebdf_wrong_list_fails(celeb: Path, line: str, message: str, read: Read) -> None:
     (celeb / "List_of_testing_videos.txt").write_text(CELEB_LIST + line + "\n")
     with pytest.raises(FFDError, match=r"List_of_testing_videos\.txt, " + message):
         read("celebdf", celeb)
 
 
-def test_celebdf_partial_download(celeb: Path) -> None:
+def test_celebdf_partial_download(celeb: Path, read: Read, by_path: ByPath) -> None:
     (celeb / "Celeb-synthesis/id0_id1_0000.mp4").unlink()
     (celeb / "Celeb-real/id2_0001.mp4").unlink()
     for file in (celeb / "YouTube-real").iterdir():
@@ -129,7 +121,9 @@ def deeper(tmp_path: Path, plant: Plant) -> Path:
     return tmp_path
 
 
-def test_deeperforensics_official_tree(deeper: Path, plant: Plant, faults_of: Faults) -> None:
+def test_deeperforensics_official_tree(
+    deeper: Path, plant: Plant, faults_of: Faults, read: Read, by_path: ByPath
+) -> None:
     plant(deeper, *(f"target_videos/00{at}.mp4" for at in range(4)))
     listing = read("deeperforensics", deeper)
     found = by_path(listing)
@@ -147,7 +141,7 @@ def test_deeperforensics_official_tree(deeper: Path, plant: Plant, faults_of: Fa
     assert clean.missing == ()
 
 
-def test_deeperforensics_sources_are_not_its_real_part(deeper: Path) -> None:
+def test_deeperforensics_sources_are_not_its_real_part(deeper: Path, read: Read) -> None:
     listing = read("deeperforensics", deeper)
     assert all(item.label for item in listing.items)
     assert any("FaceForensics++ in c23" in note for note in listing.notes)
@@ -159,19 +153,19 @@ def test_deeperforensics_sources_are_not_its_real_part(deeper: Path) -> None:
     [("002_M103.mp4\n2_M103.mp4\n", r"val\.txt, line 2: '2_M103.mp4' is no clip"),
      ("002_M103.mp4\n\n001_W002.mp4\n", r"val\.txt, line 3: 001_W002 stands in train\.txt, line 2 already")],
 )  # fmt: skip
-def test_deeperforensics_wrong_split_fails(deeper: Path, text: str, message: str) -> None:
+def test_deeperforensics_wrong_split_fails(deeper: Path, text: str, message: str, read: Read) -> None:
     (deeper / "lists/splits/val.txt").write_text(text)
     with pytest.raises(FFDError, match=message):
         read("deeperforensics", deeper)
 
 
-def test_deeperforensics_lists_are_all_or_none(deeper: Path) -> None:
+def test_deeperforensics_lists_are_all_or_none(deeper: Path, read: Read) -> None:
     (deeper / "lists/splits/val.txt").unlink()
     with pytest.raises(FFDError, match=r"holds train\.txt, test\.txt only"):
         read("deeperforensics", deeper)
 
 
-def test_deeperforensics_partial_and_crossing(deeper: Path, faults_of: Faults) -> None:
+def test_deeperforensics_partial_and_crossing(deeper: Path, faults_of: Faults, read: Read) -> None:
     (deeper / "manipulated_videos/end_to_end/000_M101.mp4").unlink()
     (deeper / "lists/splits/test.txt").write_text("003_M101.mp4\n")
     (deeper / "manipulated_videos/end_to_end/003_M101.mp4").write_bytes(b"")
@@ -184,7 +178,7 @@ def test_deeperforensics_partial_and_crossing(deeper: Path, faults_of: Faults) -
 
 
 # UADFV: real/0000.mp4 and fake/0000_fake.mp4 as read by github.com/SCLBD/DeepfakeBench (preprocessing/rearrange.py)
-def test_uadfv(tmp_path: Path, plant: Plant, faults_of: Faults) -> None:
+def test_uadfv(tmp_path: Path, plant: Plant, faults_of: Faults, read: Read, by_path: ByPath) -> None:
     plant(tmp_path, *(f"real/000{at}.mp4" for at in range(3)), *(f"fake/000{at}_fake.mp4" for at in (0, 1, 4)))
     plant(tmp_path, "real/notes.mp4", "fake/frames/0002_fake/000.png")
     listing = read("uadfv", tmp_path)
@@ -201,7 +195,7 @@ def test_uadfv(tmp_path: Path, plant: Plant, faults_of: Faults) -> None:
 
 # DeepfakeTIMIT/QUALITY/SPEAKER/SENTENCE-video-DONOR.avi beside VidTIMIT/SPEAKER/video/SENTENCE/001 (frames without
 # suffix, https://conradsanderson.id.au/vidtimit)
-def test_deepfaketimit(tmp_path: Path, plant: Plant, faults_of: Faults) -> None:
+def test_deepfaketimit(tmp_path: Path, plant: Plant, faults_of: Faults, read: Read, by_path: ByPath) -> None:
     for quality in ("higher_quality", "lower_quality"):
         plant(tmp_path, *(f"DeepfakeTIMIT/{quality}/fadg0/sa{at}-video-fram1.avi" for at in (1, 2)))
         plant(tmp_path, f"DeepfakeTIMIT/{quality}/fram1/sx10-video-fadg0.avi")
@@ -224,7 +218,7 @@ def test_deepfaketimit(tmp_path: Path, plant: Plant, faults_of: Faults) -> None:
     assert {item.forgery for item in only.items} == {"real", "higher_quality"}
 
 
-def test_deepfaketimit_without_vidtimit(tmp_path: Path, plant: Plant) -> None:
+def test_deepfaketimit_without_vidtimit(tmp_path: Path, plant: Plant, read: Read) -> None:
     plant(tmp_path, "higher_quality/fadg0/sa1-video-fram1.avi", "higher_quality/fadg0/holiday.avi")
     listing = read("deepfaketimit", tmp_path)
     assert [item.label for item in listing.items] == [1]
@@ -239,7 +233,7 @@ OTHERS = (
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_tree_is_refused_with_what_was_expected(tmp_path: Path, name: str) -> None:
+def test_another_tree_is_refused_with_what_was_expected(tmp_path: Path, name: str, read: Read) -> None:
     (tmp_path / "holiday").mkdir()
     with pytest.raises(FFDError, match="expected .*it holds holiday"):
         read(name, tmp_path)

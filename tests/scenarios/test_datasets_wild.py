@@ -8,21 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ffd_continual.scenarios.datasets.listing import Item, Listing, Wanted, adapter
+from ffd_continual.scenarios.datasets.listing import Item, Listing
 from ffd_continual.scenarios.errors import FFDError
 
 Plant = Callable[..., None]
 Faults = Callable[[Listing], list[str]]
-
-
-def read(name: str, root: Path, **wanted: tuple[str, ...]) -> Listing:
-    return adapter(name).index(root, Wanted(**wanted))
-
-
-def by_path(listing: Listing) -> dict[str, Item]:
-    found = {item.path: item for item in listing.items}
-    assert len(found) == len({item.video for item in listing.items}) == len(listing.items)
-    return found
+ByPath = Callable[[Listing], dict[str, Item]]
+Read = Callable[..., Listing]
 
 
 # FFIW-10K: "Dataset Structure" of README.md of github.com/tfzhou/FFIW, source / target / target_mask with train and val
@@ -34,7 +26,7 @@ def ffiw(root: Path, plant: Plant, *parts: str) -> None:
         plant(root, *(f"target_mask/{part}/{name}_mask.mp4" for name in names))
 
 
-def test_ffiw_official_tree(tmp_path: Path, plant: Plant, faults_of: Faults) -> None:
+def test_ffiw_official_tree(tmp_path: Path, plant: Plant, faults_of: Faults, by_path: ByPath, read: Read) -> None:
     ffiw(tmp_path / "FFIW10K-v1-release", plant, "train", "val")
     ffiw(tmp_path / "FFIW10K-v1-release-test/FFIW10K-v1-release-test", plant, "test")
     listing = read("ffiw", tmp_path)
@@ -52,7 +44,7 @@ def test_ffiw_official_tree(tmp_path: Path, plant: Plant, faults_of: Faults) -> 
     assert any("pristine faces too" in note for note in listing.notes)
 
 
-def test_ffiw_partial(tmp_path: Path, plant: Plant) -> None:
+def test_ffiw_partial(tmp_path: Path, plant: Plant, read: Read) -> None:
     ffiw(tmp_path, plant, "val")
     (tmp_path / "source/val/val_00000000.mp4").unlink()
     (tmp_path / "target/val/val_00000001.mp4").unlink()
@@ -106,7 +98,7 @@ KODF = {
 
 
 @pytest.mark.parametrize("form", KODF)
-def test_kodf_official_trees(tmp_path: Path, plant: Plant, faults_of: Faults, form: str) -> None:
+def test_kodf_official_trees(tmp_path: Path, plant: Plant, faults_of: Faults, form: str, read: Read) -> None:
     plant(tmp_path, *(unicodedata.normalize("NFD", path) for path in KODF[form]))  # as macOS unpacks
     kodf_metadata(tmp_path)
     listing = read("kodf", tmp_path)
@@ -124,7 +116,7 @@ def test_kodf_official_trees(tmp_path: Path, plant: Plant, faults_of: Faults, fo
     assert {item.forgery for item in some.items} == {"real", "fo"}
 
 
-def test_kodf_without_metadata_and_partial(tmp_path: Path, plant: Plant) -> None:
+def test_kodf_without_metadata_and_partial(tmp_path: Path, plant: Plant, read: Read) -> None:
     plant(tmp_path, *KODF["release"][1:])
     bare = read("kodf", tmp_path)
     assert {(item.forgery, item.split) for item in bare.items} == {
@@ -146,7 +138,7 @@ def test_kodf_without_metadata_and_partial(tmp_path: Path, plant: Plant) -> None
         (f"aa01.mp4,200715_{BORA}_1.mp4,dfl,", "line 4: 'aa01' is in .*line 2 already"),
     ],
 )
-def test_kodf_wrong_metadata_fail(tmp_path: Path, plant: Plant, row: str, message: str) -> None:
+def test_kodf_wrong_metadata_fail(tmp_path: Path, plant: Plant, row: str, message: str, read: Read) -> None:
     plant(tmp_path, *KODF["release"])
     kodf_metadata(tmp_path)
     file = tmp_path / "train_meta_data/변조영상_training_메타데이터.csv"
@@ -155,7 +147,7 @@ def test_kodf_wrong_metadata_fail(tmp_path: Path, plant: Plant, row: str, messag
         read("kodf", tmp_path)
 
 
-def test_kodf_metadata_against_folder_or_header_fail(tmp_path: Path, plant: Plant) -> None:
+def test_kodf_metadata_against_folder_or_header_fail(tmp_path: Path, plant: Plant, read: Read) -> None:
     plant(tmp_path, *KODF["release"][:2], "synthesized_videos/dfl/aa01.mp4")
     kodf_metadata(tmp_path)
     with pytest.raises(FFDError, match=r"dfl/aa01\.mp4 is dfl by its folder and dffs by the metadata"):
@@ -193,7 +185,7 @@ def celebs(tmp_path: Path, plant: Plant) -> Path:
     return tmp_path
 
 
-def test_fakeavceleb_official_tree(celebs: Path, faults_of: Faults) -> None:
+def test_fakeavceleb_official_tree(celebs: Path, faults_of: Faults, read: Read, by_path: ByPath) -> None:
     listing = read("fakeavceleb", celebs)
     found = by_path(listing)
     assert len(found) == 4
@@ -209,7 +201,7 @@ def test_fakeavceleb_official_tree(celebs: Path, faults_of: Faults) -> None:
     assert faults_of(listing) == []
 
 
-def test_fakeavceleb_partial_and_doubled(celebs: Path) -> None:
+def test_fakeavceleb_partial_and_doubled(celebs: Path, read: Read) -> None:
     (celebs / "RealVideo-RealAudio/African/men/id00076/00109.mp4").unlink()
     twice = row("id00076", "id00166", "fsgan", "FakeVideo-RealAudio", "00109_id00166_faceswap.mp4")
     hostile = row("id00076", "-", "fsgan", "FakeVideo-RealAudio", "../../../../../out.mp4")
@@ -240,7 +232,7 @@ def test_fakeavceleb_partial_and_doubled(celebs: Path) -> None:
         (HEADER + "x" * 200_000 + "\n", "line 2: is no CSV"),
     ],
 )
-def test_fakeavceleb_wrong_list_fails(celebs: Path, text: str, message: str) -> None:
+def test_fakeavceleb_wrong_list_fails(celebs: Path, text: str, message: str, read: Read) -> None:
     (celebs / "meta_data.csv").write_text(text)
     with pytest.raises(FFDError, match=message):
         read("fakeavceleb", celebs)
