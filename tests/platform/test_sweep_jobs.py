@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.sweeping import grid as sweep_grid
 from ffd_continual.sweeping import sweep as sweeping
+from ffd_continual.sweeping import workers
 from ffd_continual.sweeping.claims import Claim, myself, take
 from ffd_continual.sweeping.grid import Cell, Grid, make_cells, share_threads
 from ffd_continual.sweeping.sweep import DEATHS, Outcome, claims_of, sweep
@@ -40,9 +43,25 @@ def _write_grid(folder: Path, config: dict[str, Any], **grid: Any) -> Path:
 # Real cells -------------------------------------------------------------------------------------------------------
 
 
+def _with_streams_of_its_own(pipe: Connection, work: Callable[[Connection], None] = workers._work) -> None:
+    """A forked process holds what pytest put in the place of its streams."""
+    with open(1, "w", closefd=False) as sys.stdout, open(2, "w", closefd=False) as sys.stderr:
+        work(pipe)
+
+
+@pytest.mark.parametrize("way", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_jobs_give_the_rows_of_one_and_a_failing_cell_stops_no_other(
-    small_config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small_config: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    way: str,
 ) -> None:
+    """`spawn` is what a sweep does; `fork` spares the seconds in which each new process imports everything."""
+    if way == "fork":
+        context = multiprocessing.get_context("fork")
+        monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+        monkeypatch.setattr(workers, "_work", _with_streams_of_its_own)
     del small_config["train"]["threads"]  # so that the sweep divides the cores
     methods = {
         "bad": ["scenario.data=/nowhere"],
