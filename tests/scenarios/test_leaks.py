@@ -108,9 +108,10 @@ def test_names_guessed_from_files_only_warn(tmp_path: Path) -> None:
         build_scenario(named, ScenarioConfig(**settings, identity_pattern=pattern))
 
 
-def test_a_hundred_thousand_faces_take_seconds() -> None:
-    manifest = _manifest(_rows(25_000))
+def test_twenty_thousand_faces_take_seconds() -> None:
+    """In time that grows as the faces do: comparing each with each would take 400 million comparisons."""
+    manifest = _manifest(_rows(5_000))
     began = time.process_time()
     check_leaks(manifest, manifest.table.index.to_numpy())
-    assert time.process_time() - began < 15
+    assert time.process_time() - began < 3
     print(f"{time.process_time() - began:.1f} s")
