@@ -32,7 +32,7 @@ CUTS = (0.88, 0.94)  # sides of the windows, shares of the picture's
 NEAREST = 4  # candidates that a picture is given by each window or part
 MOST = 256  # that FAISS is asked for, so that a face's own forgeries and frames do not use up its candidates
 ALIKE = 0.955  # correlation of descriptors, below which a window is no candidate
-TRIED = 3  # candidates of a picture that are registered
+TRIED, COMPARED = 3, 8  # candidates of a picture that are registered, and that are compared in place
 BAND = (0.8, 3.0)  # sigmas of the band that blocks are compared in, pixels of SIDE
 BLOCKS = 8  # across and down
 AGREE, LEAST = 0.93, 12  # a block's correlation; blocks there must be
@@ -226,6 +226,7 @@ def partial_copies(looks: Sequence[Grey | None], table: pd.DataFrame, progress: 
     places = np.flatnonzero(found.box < 0)
     low, high = np.minimum(found.scene, found.whole)[places], np.maximum(found.scene, found.whole)[places]
     places = _first(places, (low * len(there) + high) * 2 + found.mirrored[places], found.alike[places], 1)
+    places = _first(places, found.whole[places], found.alike[places], COMPARED)
     boxes = cut_boxes()
     kept: dict[tuple[int, int], tuple[float, bool, bool]] = {}
     everywhere = np.ones((SIDE, SIDE), np.float32)

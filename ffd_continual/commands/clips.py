@@ -7,19 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.scenarios.forging.portraits import IDENTITY, parse_source
+from ffd_continual.scenarios.forging.portraits import IDENTITY, Portraits, parse_source
 from ffd_continual.scenarios.prepare.clip_camera import CameraConfig
 from ffd_continual.scenarios.prepare.clips import FAMILIES, ClipsConfig, ClipsMade, make_clips
+from ffd_continual.scenarios.studio_set import studio_portraits
+from ffd_continual.scenarios.subgroups import FILE as PEOPLE
 from ffd_continual.terminal import wrapped
 
-SHOWN = 5
+SHOWN, STUDIO = 5, "studio"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments, defaults those of `ClipsConfig`."""
     default, camera = ClipsConfig(), CameraConfig()
     usual = ",".join(f"{method}={family}" for method, family in FAMILIES)
-    parser.add_argument("portraits", nargs="+", metavar="[NAME=]DIR", help="folders of real portraits, searched deep")
+    parser.add_argument(
+        "portraits", nargs="+", metavar="[NAME=]DIR", help="of real portraits, searched deep; or: studio"
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder for the clips; an unfinished one goes on")
     parser.add_argument("--families", default=usual, help="FORGERY=FAMILY,...; default: %(default)s")
     parser.add_argument("--compressions", default=",".join(default.compressions), help="default: %(default)s")
@@ -34,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the clips, then print a summary; raises FFDError for what the user must mend."""
-    sources = [replace(parse_source(text), identity=args.identity_pattern) for text in args.portraits]
+    sources = [_source(text, args) for text in args.portraits]
     config = ClipsConfig(
         families=_families(args.families),
         compressions=tuple(name.strip() for name in args.compressions.split(",") if name.strip()),
@@ -50,6 +54,18 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt("The same `ffd clips` command goes on where it stopped.") from None
     print(wrapped(summary(made, config, args.out)))
     return 0
+
+
+def _source(text: str, args: argparse.Namespace) -> Portraits:
+    """A folder of portraits; for "studio", of rendered ones, written beside --out."""
+    if text == STUDIO and not Path(text).is_dir():
+        if args.people is None or not 6 <= args.people <= 1000:
+            raise FFDError("say how many people the studio shall render: ffd clips studio --people 40 (6 to 1000)")
+        folder = args.out.with_name(f"{args.out.name}_portraits")
+        # Rendered at the size of the video, so that nothing is enlarged.
+        studio_portraits(folder, args.people, args.seed, max(args.height, 64), args.workers, not args.quiet)
+        return Portraits(folder, STUDIO)
+    return replace(parse_source(text), identity=args.identity_pattern)
 
 
 def _families(text: str) -> tuple[tuple[str, str], ...]:
@@ -80,5 +96,6 @@ def summary(made: ClipsMade, config: ClipsConfig, out: Path) -> str:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             lines.append(f"{title} {', '.join(names[:SHOWN])}{more}")
     lines.append("forged files are marked as forged in their metadata")
-    lines.append(f"next: ffd prepare faceforensics {out} --out data/faceforensics")
+    known = f" --people {out / PEOPLE}" if (out / PEOPLE).is_file() else ""
+    lines.append(f"next: ffd prepare faceforensics {out} --out data/faceforensics{known}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.prepare.prepare import Prepared, prepare_listing
 from ffd_continual.scenarios.prepare.settings import MASKS, SUFFIX, PrepareConfig
 from ffd_continual.scenarios.prepare.shards import SHARD_BYTES
+from ffd_continual.scenarios.subgroups import join_people, read_people
 from ffd_continual.terminal import WIDTH, wrapped
 
 SHOWN = 8
@@ -50,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="identity",
         help="where splits are empty; test: all of it is for testing (default %(default)s)",
     )
+    parser.add_argument("--people", type=Path, metavar="CSV", help="table by identity or video: skin, age, sex, ...")
     parser.add_argument("--seed", type=int, default=0, help="of those splits (default %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s); same bytes for any")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -83,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         listing = chosen.index(args.root, Wanted(_names(args.compressions), _names(args.forgeries)))
+        if args.people is not None:
+            listing = join_people(listing, read_people(args.people))
         prepared = prepare_listing(
             listing,
             args.root,

@@ -11,7 +11,7 @@ not: nobody speaks, blinks or turns, and the forgeries are `ffd forge`'s, not th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from ffd_continual.scenarios.pictures import read_picture, write_bytes
 from ffd_continual.scenarios.prepare.clip_camera import Camera, CameraConfig, cut_face, paste, side_of
 from ffd_continual.scenarios.prepare.clip_people import Cast, Person, cast, one_thread
 from ffd_continual.scenarios.prepare.clip_writer import MASK_FACTOR, factor_of, write_clips
+from ffd_continual.scenarios.subgroups import FILE as PEOPLE
+from ffd_continual.scenarios.subgroups import read_people, write_people
 from ffd_continual.scenarios.workers import worker_pool
 
 SETTINGS = "clips.json"
@@ -95,7 +97,7 @@ def make_clips(sources: Sequence[Portraits], out: Path, config: ClipsConfig | No
     if not 64 <= config.camera.height <= 2160 or not 1 <= config.camera.frames <= 3000:
         raise FFDError("clips are 64 to 2160 pixels high and 1 to 3000 frames long")
     made_of = cast(sources, config.people, config.seed, config.fractions, config.workers, config.progress)
-    _claim(out, config, made_of)
+    _claim(sources, out, config, made_of)
     train = {video for pair in made_of.pairs["train"] for video in pair}
     faces = [person.face for person in made_of.people.values()]
     splits = ["train" if video in train else "test" for video in made_of.people]
@@ -124,7 +126,17 @@ def _families(config: ClipsConfig) -> dict[str, Family]:
     return {method: load_family(family) for method, family in config.families}
 
 
-def _claim(out: Path, config: ClipsConfig, made_of: Cast) -> None:
+def _known(sources: Sequence[Portraits], made_of: Cast) -> dict[str, dict[str, str]]:
+    """By video, what the folders' people.csv say of who is in it."""
+    told: dict[str, Mapping[str, str]] = {}
+    for source in sources:
+        if (source.folder / PEOPLE).is_file():
+            table = read_people(source.folder / PEOPLE)
+            told |= {f"{source.dataset}-{who}": row for who, row in table.cells.items()}
+    return {video: dict(told[one.identity]) for video, one in made_of.people.items() if one.identity in told}
+
+
+def _claim(sources: Sequence[Portraits], out: Path, config: ClipsConfig, made_of: Cast) -> None:
     """Write settings, split files and the list of persons; refuse a folder that holds other things."""
     settings = asdict(config)
     for free in ("workers", "progress", "people"):
@@ -141,6 +153,10 @@ def _claim(out: Path, config: ClipsConfig, made_of: Cast) -> None:
     except OSError as error:
         raise FFDError(f"cannot look into {out}: {error.strerror}; choose another folder for --out") from error
     write_bytes(path, text.encode())
+    known = _known(sources, made_of)
+    if known:
+        columns = tuple(dict.fromkeys(name for row in known.values() for name in row))
+        write_bytes(out / PEOPLE, write_people(columns, known))
     for split, file in SPLIT_FILES.items():
         write_bytes(out / "splits" / file, json.dumps(made_of.pairs[split], indent=1).encode())
 
