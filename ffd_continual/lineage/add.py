@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from ffd_continual.lineage.adopt import KEPT
-from ffd_continual.lineage.candidate import (
-    Plan,
-    Rules,
-    candidate_config,
-    check_exemplars,
-    check_name,
-    data_folder,
-    new_experience,
-    next_row,
-    prepare,
-    read_plan,
-)
+from ffd_continual.lineage.candidate import Plan, Rules, candidate_config, check_exemplars, prepare, read_plan
+from ffd_continual.lineage.experience import new_experience, next_row
 from ffd_continual.lineage.grow import Outcome, grow
 from ffd_continual.lineage.intake import take_in
 from ffd_continual.lineage.lineage import Lineage
@@ -30,6 +21,7 @@ from ffd_continual.lineage.store import append_log, drop_candidate, sweep_faces
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 
+_NAME = re.compile(r"[\w][\w.() -]*")
 MEASURABLE = 5  # people among the forged test faces of a new forgery
 
 
@@ -49,6 +41,22 @@ class Addition:
     any_picture: bool = False
     without_missing: bool = False
     unmeasured: bool = False  # all faces are learnt from, none is tested on
+
+
+def check_name(lineage: Lineage, parent: int, name: str) -> None:
+    """Raise FFDError for a name that cannot be a forgery's, or is one already."""
+    about = lineage.about(parent)
+    if not _NAME.fullmatch(name) or name == "real":
+        raise FFDError(
+            f"--forgery {name!r}: a forgery's name has letters, digits, '.', '-' and '_', and is not 'real'."
+        )
+    known = about["experiences"]
+    parts = {part for entry in known for part in entry.split("+")}
+    if name in known or name in parts:
+        raise FFDError(
+            f"{lineage.path} knows {name!r} already (it knows {', '.join(known)}). Give more faces of it another name, "
+            f"such as {name}-2; `ffd correct` mends wrong labels of the last version."
+        )
 
 
 def check_measurable(rows: pd.DataFrame, name: str) -> None:
@@ -119,7 +127,8 @@ def begin(lineage: Lineage, asked: Addition) -> Plan:
     numbers = max(int(rows["manifest_row"].max()) + 1, next_row(lineage))
     plan = Plan(plan.kind, name, parent, plan.experiences, unseen, numbers, asked.kept, asked.rules, told)
     prepare(lineage, plan, rows, asked.steps, asked.sets, asked.without_missing)
-    append_log(lineage, "begin", None, forgery=name, parent=parent, data=data_folder(asked.data))
+    folder = asked.data.resolve().name  # the log tells no more of where it came from
+    append_log(lineage, "begin", None, forgery=name, parent=parent, data=folder)
     return plan
 
 

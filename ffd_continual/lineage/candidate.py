@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ import pandas as pd
 
 from ffd_continual.config import RunConfig, apply_sets, config_from, to_mapping
 from ffd_continual.lineage.lineage import Lineage
-from ffd_continual.lineage.rows import as_rows, brought, copied, inside, some, strategy_state, with_strategy
+from ffd_continual.lineage.rows import capped_stored, copied, inside, strategy_state, with_strategy
 from ffd_continual.measuring.matrix import UNTRAINED
 from ffd_continual.replay.stored import choose_stored
 from ffd_continual.runs.checkpoint import load_checkpoint, save_checkpoint, sync
@@ -27,7 +25,6 @@ from ffd_continual.runs.folder import RunFolder, describe_environment, write_tab
 from ffd_continual.scenarios.errors import FFDError
 
 SETTABLE = ("train.", "evaluation.", "checkpoint.")
-_NAME = re.compile(r"[\w][\w.() -]*")
 
 
 @dataclass(frozen=True)
@@ -72,22 +69,6 @@ def read_plan(lineage: Lineage) -> Plan:
         return Plan(**values, rules=rules)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FFDError(f"{path} is damaged ({error}). `ffd add {lineage.path} --abandon` drops it.") from error
-
-
-def check_name(lineage: Lineage, parent: int, name: str) -> None:
-    """Raise FFDError for a name that cannot be a forgery's, or is one already."""
-    about = lineage.about(parent)
-    if not _NAME.fullmatch(name) or name == "real":
-        raise FFDError(
-            f"--forgery {name!r}: a forgery's name has letters, digits, '.', '-' and '_', and is not 'real'."
-        )
-    known = about["experiences"]
-    parts = {part for entry in known for part in entry.split("+")}
-    if name in known or name in parts:
-        raise FFDError(
-            f"{lineage.path} knows {name!r} already (it knows {', '.join(known)}). Give more faces of it another name, "
-            f"such as {name}-2; `ffd correct` mends wrong labels of the last version."
-        )
 
 
 def candidate_config(lineage: Lineage, parent: int, plan: Plan, steps: int | None, sets: Sequence[str]) -> RunConfig:
@@ -173,62 +154,3 @@ def prepare(
     write_text(part.path / "plan.json", json.dumps(values, indent=1))
     part.path.rename(lineage.candidate)
     sync(lineage.path)
-
-
-def capped_stored(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """With a cap on what is measured, no more validation and test faces are stored either."""
-    if count <= 0:
-        return rows
-    judged = rows["stream"].isin(("valid", "test"))
-    parts = [some(part, max(1, count // 2)) for _, part in rows[judged].groupby("stream", sort=False)]
-    return pd.concat([rows[~judged], *parts], ignore_index=True)
-
-
-def numbered(table: pd.DataFrame, name: str, first: int) -> pd.DataFrame:
-    """New faces as rows of the experience `name`, numbered from `first` on."""
-    person = table["identity"].where(table["identity"] != "", table["video"])
-    person = person.where(person != "", table["path"])
-    made = table.assign(
-        manifest_row=np.arange(first, first + len(table)), person=person, experience=name, stream=table["split"]
-    )
-    return as_rows(made)
-
-
-def borrowed(lineage: Lineage, parent: int, stream: str, name: str, label: int) -> pd.DataFrame:
-    """The lineage's own faces of one class as rows of the new experience: kept ones for train, test ones for test."""
-    rows = brought(lineage, parent, ("kept",) if stream == "train" else (stream,))
-    rows = rows[rows["label"] == label].drop_duplicates(["path", "profile"])
-    return rows.assign(experience=name, stream=stream).reset_index(drop=True)
-
-
-def next_row(lineage: Lineage) -> int:
-    """The first number that no face of any version has had."""
-    return max(int(lineage.about(number)["next_row"]) for number in lineage.versions())
-
-
-def new_experience(lineage: Lineage, parent: int, name: str, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Rows of an experience from placed faces with forged ones; where real ones lack, the lineage's join."""
-    rows, notes = numbered(table, name, next_row(lineage)), []
-    parts = [rows]
-    for stream in ("train", "test"):
-        if not ((rows["stream"] == stream) & (rows["label"] == 0)).any():
-            own = borrowed(lineage, parent, stream, name, 0)
-            if own.empty:
-                raise FFDError(
-                    f"no real {stream} faces came with {name}, and {lineage.path} keeps none (it was adopted with "
-                    "--keep 0): put real faces of the same cameras into DIR/real."
-                )
-            parts.append(own)
-            notes.append(
-                f"no real {stream} faces came with {name}: {len(own)} of the lineage's stand in. What else tells the "
-                "two sources apart (camera, size, compression) is then learnt, and measured, as forgery"
-            )
-    count = int(((rows["stream"] == "train") & (rows["label"] == 1)).sum())
-    if count < 100:
-        notes.append(f"few-shot: {count} forged faces to learn from")
-    return pd.concat(parts, ignore_index=True), notes
-
-
-def data_folder(path: Path) -> str:
-    """What the log tells of where data came from: the last name only."""
-    return path.resolve().name

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import REFUSED, read_log
-from ffd_continual.lineage.versions import is_measured, mean_auc, moment, size_of, state_of
+from ffd_continual.lineage.versions import mean_auc, moment, size_of, state_of, unmeasured
 from ffd_continual.reporting.charts import BLUE, ORANGE, Line, Panel, escape
 from ffd_continual.reporting.frame import page, panels, show, table
 from ffd_continual.runs.folder import write_text
@@ -35,7 +35,7 @@ class Version:
     state: str
     when: float  # seconds since 1970
     auc: dict[tuple[str, str], tuple[float, float, float]]
-    measured: bool
+    unmeasured: list[str]  # of what it knows
 
     @property
     def refused(self) -> bool:
@@ -56,7 +56,7 @@ def read_versions(lineage: Lineage) -> list[Version]:
         values = zip(part["value"], part["low"], part["high"], strict=True)
         when, state = moment(about["date"]), state_of(lineage, number)
         found.append(
-            Version(number, about, state, when, dict(zip(keys, values, strict=True)), is_measured(lineage, number))
+            Version(number, about, state, when, dict(zip(keys, values, strict=True)), unmeasured(lineage, number))
         )
     return found
 
@@ -160,12 +160,15 @@ def _table(versions: Sequence[Version]) -> str:
         state = f'<span class="{colour}">{v.state}</span>' if colour else v.state
         if about["verdict"] == "promoted anyway":
             state += "<br><small>promoted anyway</small>"
-        if not v.measured:
+        if about["kind"] == "add" and about["forgery"] in v.unmeasured:
             state += f"<br><small>{escape(about['forgery'])} not measured</small>"
+        average, known = show(about["aa"]), len(about["experiences"])
+        if v.unmeasured:
+            average += f"<br><small>of {known - len(v.unmeasured)} of {known}</small>"
         link = f'<a href="versions/{v.number:04d}/report/report.html">{v.number}</a>'
         rows.append(
             [link, about["date"].replace("T", " ").rstrip("Z")[:16], escape(about["forgery"]) + kind,
-             f"{about['faces']['train']:,}", show(about["aa"]), drop, f"{about['seconds']['train']:.1f}",
+             f"{about['faces']['train']:,}", average, drop, f"{about['seconds']['train']:.1f}",
              f"{about['seconds']['measure']:.1f}", state]
         )  # fmt: skip
     return table(heads, rows, {3, 4, 6, 7}, stack=True)
@@ -194,13 +197,15 @@ def _lead(lineage: Lineage, versions: Sequence[Version]) -> str:
     worst = min(learnt, key=lambda name: learnt[name], default="")
     refused = sum(v.refused for v in versions)
     ci = used.about["ci"] or (None, None)
+    spread = [f"[{show(ci[0])}, {show(ci[1])}] 95 %"] if ci[0] is not None else []
+    spread += [f"not measured: {', '.join(map(escape, used.unmeasured))}"] if used.unmeasured else []
     tiles = [
         (
             "In use",
             f"version {used.number}",
             f"since {used.about['date'][:10]}, {len(used.about['experiences'])} learnt",
         ),
-        ("Average AUC", show(used.about["aa"]), f"[{show(ci[0])}, {show(ci[1])}] 95 %" if ci[0] is not None else ""),
+        ("Average AUC", show(used.about["aa"]), "<br>".join(spread)),
         ("Weakest forgery", show(learnt.get(worst)), escape(worst)),
         ("Unseen AUC", show(used.about["unseen_auc"]), ", ".join(map(escape, used.about["unseen"])) or "none"),
     ]

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ffd_continual.lineage.candidate import borrowed, next_row, numbered
+from ffd_continual.lineage.experience import borrowed, next_row, numbered
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.rows import as_rows
 from ffd_continual.measuring.metrics import auc

@@ -129,6 +129,15 @@ def capped(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return pd.concat([rows[~judged], *parts], ignore_index=True)
 
 
+def capped_stored(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """With a cap on what is measured, no more validation and test faces are stored either."""
+    if count <= 0:
+        return rows
+    judged = rows["stream"].isin(("valid", "test"))
+    parts = [some(part, max(1, count // 2)) for _, part in rows[judged].groupby("stream", sort=False)]
+    return pd.concat([rows[~judged], *parts], ignore_index=True)
+
+
 def scenario_of(rows: pd.DataFrame, experiences: Sequence[str], unseen: Sequence[str], config: RunConfig) -> Scenario:
     """Rows laid out already as a scenario; forgeries that no row names any more keep their place."""
     order = [part for name in experiences for part in name.split("+")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import textwrap
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -58,10 +59,16 @@ def mean_auc(lineage: Lineage, number: int) -> float | None:
     return float(np.mean(values)) if values else None
 
 
+def unmeasured(lineage: Lineage, number: int) -> list[str]:
+    """What a version learnt from too few faces to be measured on (`ffd add --unmeasured`), and is in no average."""
+    known = measured_aucs(lineage, number)
+    return [name for name in lineage.about(number)["experiences"] if name not in known]
+
+
 def is_measured(lineage: Lineage, number: int) -> bool:
     """False for a version whose new forgery came without forged test faces."""
     about = lineage.about(number)
-    return about["kind"] != "add" or about["aa"] is not None or about["forgery"] in measured_aucs(lineage, number)
+    return about["kind"] != "add" or about["forgery"] not in unmeasured(lineage, number)
 
 
 def _figure(value: float | None, form: str) -> str:
@@ -88,6 +95,10 @@ def table(lineage: Lineage) -> str:
         )
     lines.append("AA: average AUC of what is measured; drop: largest of one forgery against the")
     lines.append("parent; * corrected; ° came unmeasured")
+    if left := unmeasured(lineage, lineage.promoted()):
+        known = len(lineage.about(lineage.promoted())["experiences"])
+        text = f"in use: AA is over {known - len(left)} of {known}; not measured: {', '.join(left)}"
+        lines += textwrap.wrap(text, 80)
     if lineage.candidate.is_dir():
         lines.append(f"under way: {read_plan(lineage).forgery} (`ffd add {lineage.path} --resume` or --abandon)")
     return "\n".join(lines)

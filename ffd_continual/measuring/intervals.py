@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -57,11 +58,11 @@ def summarise_with_ci(
     metrics = metrics or summarised(measured.matrix, level)
     result = summarise(measured.matrix, order, self_made, level, metrics)
     last = int(result["after"])
-    skipped = 0
+    skipped, apart = 0, {*self_made, *result.get("unmeasured", ())}
     for metric in metrics:
         test, unseen = (measured.draws.get((level, metric, stream), {}) for stream in ("test", "unseen"))
         intervals: dict[str, list[float | None]] = {}
-        for figure, draws in figures(test, unseen, order, last, self_made).items():
+        for figure, draws in figures(test, unseen, order, last, apart).items():
             value = result[metric].get(figure)
             if value is None or not len(draws):
                 continue
@@ -186,4 +187,6 @@ def print_matrix(
             lines.append((f"{head:17s}" + "".join(f"{c:>10s}" for c in cells)).rstrip())
         lines.append("")
     notes = ["( ) not learnt yet"] + (["* self-made, in no mean"] if set(self_made) & set(names) else [])
-    return "\n".join([*lines, *_figure_lines(summary), "; ".join(notes)])
+    left = summary.get("unmeasured")
+    told = textwrap.wrap(f"not measured, for want of test faces, and in no mean: {', '.join(left)}", 80) if left else []
+    return "\n".join([*lines, *_figure_lines(summary), "; ".join(notes), *told])

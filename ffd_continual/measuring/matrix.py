@@ -207,6 +207,13 @@ def last_experience(matrix: pd.DataFrame, order: Sequence[str]) -> int:
     return last
 
 
+def unmeasured(matrix: pd.DataFrame, order: Sequence[str], level: str) -> list[str]:
+    """Those of the order whose test stream holds one class only, so that no model has an AUC on it."""
+    part = matrix[(matrix["stream"] == "test") & (matrix["metric"] == "auc") & (matrix["level"] == level)]
+    known = part.groupby("on")["value"].agg(lambda values: values.notna().any())
+    return [name for name in order if not known.get(name, True)]
+
+
 def summarised(matrix: pd.DataFrame, level: str) -> tuple[str, ...]:
     """The metrics that a summary holds: AUC and ACC, and those of the trace map where one was measured."""
     there = matrix[(matrix["level"] == level) & matrix["value"].notna()]["metric"].unique()
@@ -223,7 +230,8 @@ def summarise(
     """{"order", "after", "self_made", "level", metric: {figure: value or None, curves}}, ready for JSON.
 
     matrix: `MATRIX_COLUMNS`. order: test streams in the order of learning, experience i learnt order[i]. self_made:
-    families the learner synthesises itself: in no mean, listed apart under each metric's "self_made". An unfinished
+    families the learner synthesises itself: in no mean, listed apart under each metric's "self_made". What is not
+    measured (`unmeasured`) is in no mean, either, and listed where there is any. An unfinished
     run is summarised after its last experience. A figure whose cells are missing is None. Figures: see `figures`.
     """
     check_columns(matrix, MATRIX_COLUMNS[:6], "the matrix")
@@ -235,10 +243,13 @@ def summarise(
         "level": level,
         "unseen_streams": sorted(set(matrix.loc[matrix["stream"] == "unseen", "on"]) - set(self_made)),
     }
+    if left := unmeasured(matrix, order, level):
+        result["unmeasured"] = left
+    apart = {*self_made, *left}
     steps = sorted({int(i) for i in matrix["after"]})
     for metric in metrics or summarised(matrix, level):
         test, unseen = (_cells(matrix, stream, metric, level) for stream in ("test", "unseen"))
-        per_step = {i: figures(test, unseen, order, i, self_made) for i in steps}
+        per_step = {i: figures(test, unseen, order, i, apart) for i in steps}
         one: dict[str, Any] = {name: number(values[0]) for name, values in per_step[last].items()} if last >= 0 else {}
         for curve, figure, start in (("aa_curve", "aa", 0), ("unseen_curve", "unseen", UNTRAINED)):
             at = [i for i in steps if i >= start]

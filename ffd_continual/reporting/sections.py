@@ -80,6 +80,10 @@ def lead_sentence(run: RunData) -> str:
         text += (
             f" On {count} {'forgery' if count == 1 else 'forgeries'} it never saw, it reaches {show(auc['unseen'], 2)}."
         )
+    if left := run.summary.get("unmeasured"):
+        text += (
+            f" Not measured, as too few faces of it came along: {_listed([escape(n) for n in left])}; in no average."
+        )
     if run.last + 1 < len(run.order):
         text += f" {run.last + 1} of {len(run.order)} experiences are done."
     return text

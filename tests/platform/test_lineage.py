@@ -183,7 +183,7 @@ def test_an_interrupted_addition_goes_on_or_is_dropped(
         def stop(*given: object) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(lineage_grow, "measure", stop)
+        patch.setattr("ffd_continual.lineage.judging.measure", stop)
         assert cli.main(words) == 130
     assert f"ffd add {lineage.path} --resume" in capsys.readouterr().err
     assert lineage.versions() == [1, 2]

@@ -18,6 +18,7 @@ from ffd_continual.config import config_from
 from ffd_continual.lineage.adopt import adopt
 from ffd_continual.lineage.lineage import Lineage, open_lineage
 from ffd_continual.lineage.real import SELF, ToldApart, told_apart
+from ffd_continual.lineage.versions import is_measured, measured_aucs, table
 from ffd_continual.run import start
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.manifest import Manifest, read_manifest, write_manifest
@@ -193,6 +194,12 @@ def test_few_faces_are_too_few_to_measure_and_learnt_from_when_told_to(
     said = capsys.readouterr().out.replace("\n", " ")
     assert "few-shot: 12 forged faces to learn from" in said
     assert "+ beta: learnt, not measured" in said
+    assert "in no mean: beta" in said
+    alone = measured_aucs(lineage, 2)
+    assert set(alone) == {"alpha"}
+    assert lineage.about(2)["aa"] == pytest.approx(alone["alpha"])
+    page = (lineage.folder(2) / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Not measured, as too few faces of it came along: beta" in page
     rows = lineage.table(2, "faces.parquet")
     assert set(rows.loc[(rows["label"] == 1) & (rows["experience"] == "beta"), "stream"]) == {"train", "kept"}
     assert "beta is not measured" in " ".join(lineage.about(2)["notes"])
@@ -202,6 +209,11 @@ def test_few_faces_are_too_few_to_measure_and_learnt_from_when_told_to(
     said = capsys.readouterr().out
     assert "+ gamma: AUC 0" in said
     assert [drop["name"] for drop in lineage.about(3)["drops"]] == ["alpha", "mean"]
+    later = measured_aucs(lineage, 3)
+    assert set(later) == {"alpha", "gamma"}
+    assert lineage.about(3)["aa"] == pytest.approx(sum(later.values()) / 2)
+    assert (is_measured(lineage, 2), is_measured(lineage, 3)) == (False, True)
+    assert "AA is over 2 of 3; not measured: beta" in table(lineage)
 
 
 def _alarms(lineage: Lineage, after: int) -> float:
