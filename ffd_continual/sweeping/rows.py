@@ -63,11 +63,11 @@ def write_rows(out: Path, claims: Path, methods: Sequence[str]) -> pd.DataFrame:
 def mean_table(rows: pd.DataFrame) -> str:
     """Mean over seeds and half the spread of the main figures, at most 80 columns."""
     shown = {"aa": "AA", "diagonal": "diag", "forgetting_signed": "forget", "unseen": "unseen"}
-    lines = [f"{'method':24s}{'n':>3s}" + "".join(f"{word:>13s}" for word in shown.values())]
+    lines = [f"{'method':20s}{'n':>3s}" + "".join(f"{word:>14s}" for word in shown.values())]
     for method, part in rows.groupby("method", sort=False):
         cells = []
         for figure in shown:
             values = part[f"auc_{figure}"].astype(float)
             cells.append(f"{values.mean():.3f} ±{(values.max() - values.min()) / 2:.3f}")
-        lines.append(f"{str(method)[:23]:24s}{len(part):>3d}" + "".join(f"{cell:>13s}" for cell in cells))
+        lines.append(f"{str(method)[:19]:20s}{len(part):>3d}" + "".join(f"{cell:>14s}" for cell in cells))
     return "\n".join([*lines, "AUC, mean over n seeds ± half the range"])
