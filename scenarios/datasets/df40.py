@@ -12,7 +12,7 @@ from pathlib import Path
 from ffd_continual.scenarios.datasets.holdout import with_validation
 from ffd_continual.scenarios.datasets.listing import About, Item, Kind, Listing, Wanted
 from ffd_continual.scenarios.datasets.names import persons, unique
-from ffd_continual.scenarios.datasets.tree import PICTURE_SUFFIXES, Tree, chosen, join, order, stem
+from ffd_continual.scenarios.datasets.tree import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Tree, chosen, join, order, stem
 
 ABOUT = About(
     title="DF40",
@@ -23,9 +23,11 @@ ABOUT = About(
 DF40_train/<method>/ff/frames/000_003/*.png   training: domain ff
 DF40/<method>/ff/frames/..., cdf/frames/...   test; also test/, DF40_test/
 DF40/heygen/real/..., DF40/heygen/fake/...    real faces of its own
+DF40/heygen/fake/*.mp4                        videos: read where no folder of
+                                              frames has their name
 DF40/e4e/cdf/Celeb-real/inversions/*.jpg      pictures of no video""",
     source="README.md and DeepfakeBench_DF40/preprocessing/rearrange.py of YZY-stack/DF40; where they disagree (issues "
-    "33, 36, 41), any depth between the method's folder and the pictures is read; not verified against a download",
+    "29, 33, 36, 41), any depth between the method's folder and the pictures is read; not verified against a download",
 )
 METHODS = (
     "fsgan", "faceswap", "simswap", "inswap", "blendface", "uniface", "mobileswap", "e4s", "facedancer", "deepfacelab",
@@ -61,6 +63,8 @@ def index(root: Path, wanted: Wanted) -> Listing:
         notes.append(f"not among the forty methods, taken as forgeries of that name: {', '.join(odd)}")
     if not any(item.label == 0 for item in found):
         notes.append("no real faces are here: those of most methods are FaceForensics++'s and Celeb-DF's own")
+    if videos := sum(item.kind == "video" for item in found):
+        notes.append(f"{videos} videos without cut-out faces: faces are found in them, others come cut out already")
     items, remarks = with_validation(unique(found), ABOUT.title)
     return Listing(tuple(items), tuple(missing), (*tree.notes, *notes, *remarks))
 
@@ -76,7 +80,11 @@ def _methods(tree: Tree) -> Iterator[tuple[str, str, str]]:
 
 
 def _items(tree: Tree, base: str, method: str, split: str) -> list[Item]:
-    """A folder of pictures is a video, or each picture an item where the folder's name is no video's."""
+    """A folder of pictures is a video, or each picture an item where the folder's name is no video's.
+
+    The authors' original videos (heygen's forged ones come as such only, issue 29) count where nothing was cut from
+    them: no folder of frames, of the same method and kind, has their name.
+    """
     folders: dict[str, list[str]] = {}
     for path in tree.walk(base, PICTURE_SUFFIXES):
         above = path.rpartition("/")[0]
@@ -84,21 +92,29 @@ def _items(tree: Tree, base: str, method: str, split: str) -> list[Item]:
             folders.setdefault(above, []).append(path)
     items = []
     for folder in sorted(folders, key=order):
-        parts = [part.lower() for part in folder.removeprefix(base).split("/") if part]
-        domain = next((_DOMAINS[part] for part in parts if part in _DOMAINS), "")
-        # A method's own folder "real" holds pristine faces; "Celeb-real" names what a forgery was made from.
-        forgery = "real" if "real" in parts else method
-        dataset = domain or f"df40-{method}"
+        parts, forgery, dataset = _told(folder, base, method)
         if parts and parts[-1] not in _STRUCTURE:
             items.append(_item(folder, folder.rpartition("/")[2], "frames", forgery, dataset, split))
         else:
             items += [_item(path, stem(path), "picture", forgery, dataset, split) for path in folders[folder]]
+    cut = {(item.forgery, item.dataset, item.path.rpartition("/")[2]) for item in items if item.kind == "frames"}
+    for path in sorted(tree.walk(base, VIDEO_SUFFIXES), key=order):
+        _, forgery, dataset = _told(path.rpartition("/")[0], base, method)
+        if (forgery, dataset, stem(path)) not in cut:
+            items.append(_item(path, stem(path), "video", forgery, dataset, split))
     return items
+
+
+def _told(folder: str, base: str, method: str) -> tuple[list[str], str, str]:
+    """(folders below the method's in small letters, forgery, data set) of a folder."""
+    parts = [part.lower() for part in folder.removeprefix(base).split("/") if part]
+    domain = next((_DOMAINS[part] for part in parts if part in _DOMAINS), "")
+    # A method's own folder "real" holds pristine faces; "Celeb-real" names what a forgery was made from.
+    return parts, "real" if "real" in parts else method, domain or f"df40-{method}"
 
 
 def _item(path: str, name: str, kind: Kind, forgery: str, dataset: str, split: str) -> Item:
     identity, source, _ = persons(name)
     video = path if kind == "frames" else path.rpartition(".")[0]
-    return Item(
-        path, int(forgery != "real"), forgery, video, kind, split, identity, source, dataset=dataset, cropped=True
-    )
+    label, cropped = int(forgery != "real"), kind != "video"
+    return Item(path, label, forgery, video, kind, split, identity, source, dataset=dataset, cropped=cropped)

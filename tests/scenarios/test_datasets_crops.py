@@ -94,6 +94,18 @@ def test_df40_folders(df40: Path) -> None:
         adapter("df40").index(df40 / "DF40" / "brandnew", Wanted())
 
 
+def test_df40_videos_count_where_nothing_was_cut_from_them(df40: Path, plant: Plant) -> None:
+    before = {item.path for item in adapter("df40").index(df40, Wanted()).items}
+    plant(df40, "DF40/heygen/fake/clip7.mp4", "DF40/heygen/fake/frames/clip8/000.png", "DF40/heygen/fake/clip8.mp4")
+    listing = adapter("df40").index(df40, Wanted())
+    new = {item.path: item for item in listing.items if item.path not in before}
+    assert set(new) == {"DF40/heygen/fake/clip7.mp4", "DF40/heygen/fake/frames/clip8"}
+    video = new["DF40/heygen/fake/clip7.mp4"]
+    assert (video.kind, video.cropped, video.label, video.forgery, video.split) == ("video", False, 1, "heygen", "test")
+    assert new["DF40/heygen/fake/frames/clip8"].cropped
+    assert any("1 videos without cut-out faces" in note for note in listing.notes)
+
+
 def entry(label: str, *frames: str, **more: list[str]) -> dict[str, object]:
     return {"label": label, "frames": list(frames), **more}
 
