@@ -71,9 +71,10 @@ def start(config: RunConfig, path: Path) -> Path:
     if folder.config.exists() and folder.predictions(UNTRAINED).parent.exists():  # not one that bad input ended
         raise FFDError(f"{path} holds a run already: `ffd resume {path}` goes on with it, or choose another --out.")
     folder.path.mkdir(parents=True, exist_ok=True)
-    folder.write_config(config)
-    write_text(folder.path / "environment.json", json.dumps(describe_environment(config), indent=1))
-    return _run(config, folder)
+    with folder.alone():
+        folder.write_config(config)
+        write_text(folder.path / "environment.json", json.dumps(describe_environment(config), indent=1))
+        return _run(config, folder)
 
 
 def resume(path: Path) -> Path:
@@ -92,7 +93,8 @@ def resume(path: Path) -> Path:
             f"{path} was run with {written.get('threads')} torch threads and its config now says "
             f"{config.train.threads}: sums would differ in their last bits. Set train.threads back to continue exactly."
         )
-    return _run(config, folder)
+    with folder.alone():
+        return _run(config, folder)
 
 
 def _run(config: RunConfig, folder: RunFolder) -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -57,6 +60,25 @@ class RunFolder:
     def scalars(self) -> Path:
         """Loss curves: one JSON line a step."""
         return self.path / "scalars.jsonl"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else may write the run meanwhile. Raises FFDError that names the process which does.
+
+        The lock is the operating system's, of this process alone: workers that outlive it do not hold it.
+        """
+        with (self.path / "lock").open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EAGAIN):  # others: a file system without locks
+                    file.seek(0)
+                    holder = file.read().strip() or "another process"
+                    raise FFDError(f"{self.path} is being run by {holder}. Wait until it ends, or stop it.") from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}")
+            file.flush()
+            yield
 
     def write_config(self, config: RunConfig) -> None:
         """The resolved configuration, as `ffd run` would take it."""

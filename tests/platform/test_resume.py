@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from ffd_continual import run as module
 from ffd_continual.config import config_from
 from ffd_continual.run import resume, start
+from ffd_continual.runs.folder import RunFolder
 from ffd_continual.runs.saving import SafePoints
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.template import FaceStrategy
@@ -79,3 +82,30 @@ def test_a_safe_point_with_other_json(stopped: Path, changes: dict[str, object])
         resume(stopped)
     for word in ("e000_s0000002", next(iter(changes)), "Delete that folder"):
         assert word in str(caught.value)
+
+
+_HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 77 on there"), file.flush(), print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_processes_never_write_one_run(small_config: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    command = [sys.executable, "-S", "-c", _HOLD, str(run / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(FFDError, match=r"run is being run by process 77 on there\. Wait"):
+            start(config_from(small_config), run)
+        assert not (run / "config.yaml").exists()
+        RunFolder(run).write_config(config_from(small_config))
+        with pytest.raises(FFDError, match="is being run by process 77"):
+            resume(run)
+        other.kill()
+    with RunFolder(run).alone():  # a kill leaves no lock behind
+        assert (run / "lock").read_text().startswith("process ")
