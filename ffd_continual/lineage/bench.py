@@ -28,6 +28,7 @@ from ffd_continual.lineage.bench_data import Forgery, make_data
 from ffd_continual.lineage.candidate import Rules
 from ffd_continual.lineage.grow import grow
 from ffd_continual.lineage.lineage import Lineage, is_lineage
+from ffd_continual.lineage.page import write_page
 from ffd_continual.lineage.store import writing
 from ffd_continual.run import resume, start
 from ffd_continual.runs.folder import RunFolder, write_text
@@ -108,8 +109,8 @@ def _run_all(asked: Benchmark, manifest: Manifest) -> tuple[Lineage, pd.DataFram
 
 
 def additions(asked: Benchmark) -> pd.DataFrame:
-    """A row an addition: forgery, number, resumed; seconds train, measure and their _cpu, and whole_cpu, which has the
-    looking at new faces, copying and the report besides."""
+    """A row an addition: forgery, number, resumed; seconds train, measure, whole and their _cpu. The whole has the
+    looking at new faces, copying and the pages besides."""
     return pd.DataFrame([_read(asked.out, name) for name in asked.names[1:]])
 
 
@@ -176,7 +177,7 @@ def _addition(asked: Benchmark, lineage: Lineage, name: str, data: Path) -> dict
     """One more forgery, whatever it costs the others."""
     if _cell(asked.out, name).is_file():
         return _read(asked.out, name)
-    resumed, began = False, time.process_time()
+    resumed, began, spent = False, time.monotonic(), time.process_time()
     with writing(lineage.path) as held:
         number = held.promoted()
         if name in held.about(number)["experiences"]:  # a kill came between its end and its cell
@@ -187,11 +188,11 @@ def _addition(asked: Benchmark, lineage: Lineage, name: str, data: Path) -> dict
                 begin(held, Addition(data, name, rules=Rules(anyway=True), any_picture=True))
             with redirect_stdout(io.StringIO()):
                 number = grow(held).number
+                write_page(held)  # `ffd add` ends with it
         seconds = held.about(number)["seconds"]
-    whole = None if resumed else time.process_time() - began
-    return _keep(
-        asked.out, name, {"forgery": name, "number": number, "resumed": resumed, **seconds, "whole_cpu": whole}
-    )
+    whole = (None, None) if resumed else (time.monotonic() - began, time.process_time() - spent)
+    seconds = {**seconds, "whole": whole[0], "whole_cpu": whole[1]}
+    return _keep(asked.out, name, {"forgery": name, "number": number, "resumed": resumed, **seconds})
 
 
 def _retraining(asked: Benchmark, count: int, data: Path) -> dict[str, Any]:

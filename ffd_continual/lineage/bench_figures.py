@@ -27,6 +27,7 @@ from ffd_continual.runs.folder import RunFolder, write_text
 MARGIN = 0.02
 FLAT = 0.2  # an addition's cost may differ by this share from the first third to the last
 RESAMPLES = 1000
+SECONDS = ("train", "train_cpu", "measure", "measure_cpu", "whole", "whole_cpu")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,9 @@ class Trend:
 
 
 def trend(cost: pd.DataFrame, column: str) -> Trend:
-    """Additions that were stopped and resumed do not count: their seconds are those of two processes."""
-    values = cost.loc[~cost["resumed"].astype(bool), column].dropna().to_numpy(float)
+    """Additions that were stopped and resumed do not count: their seconds are those of two processes. NaN where nothing
+    was timed so."""
+    values = cost.reindex(columns=[column])[column][~cost["resumed"].astype(bool)].dropna().to_numpy(float)
     third = max(1, len(values) // 3)
     if not len(values):
         return Trend(float("nan"), float("nan"))
@@ -144,6 +146,10 @@ class Found:
     quality: Quality
     trends: dict[str, Trend]
 
+    def processor(self) -> dict[str, Trend]:
+        """What decides on flatness: other work on the machine hardly prolongs seconds of the processor."""
+        return {"learning": self.trends["train_cpu"], "all": self.trends["whole_cpu"]}
+
     def ratios(self) -> dict[str, float]:
         """Retraining on everything over one addition of the last third: seconds of learning, and of the processor."""
         last = self.retrained.iloc[-1]
@@ -159,8 +165,7 @@ class Found:
 def figures(asked: Benchmark, lineage: Lineage, cost: pd.DataFrame, retrained: pd.DataFrame) -> Found:
     """Measure what `bench.run_all` made."""
     both = both_judged(lineage, asked.folder(asked.retrained[-1]))
-    columns = ("train", "train_cpu", "measure", "measure_cpu", "whole_cpu")
-    trends = {column: trend(cost, column) for column in columns}
+    trends = {column: trend(cost, column) for column in SECONDS}
     names = asked.names
     return Found(
         cost, retrained, by_forgery(lineage, both, names), quality(both, names, seed=asked.config.seed), trends
@@ -169,9 +174,9 @@ def figures(asked: Benchmark, lineage: Lineage, cost: pd.DataFrame, retrained: p
 
 def in_words(found: Found) -> str:
     """Tables in 80 columns."""
-    lines = [f"{'addition':22}{'learnt s':>10}{'CPU s':>8}{'measured s':>12}{'CPU s':>8}{'all CPU s':>11}"]
+    lines = [f"{'addition':22}{'learnt s':>10}{'CPU s':>8}{'measured s':>12}{'CPU s':>8}{'all s':>8}{'CPU s':>8}"]
     for row in found.cost.to_dict("records"):
-        cells = [_cell(row[key]) for key in ("train", "train_cpu", "measure", "measure_cpu", "whole_cpu")]
+        cells = [_cell(row.get(key)) for key in SECONDS]
         mark = "*" if row["resumed"] else ""
         lines.append(f"{_short(row['forgery'] + mark):22}" + _row(cells))
     lines += [
@@ -179,6 +184,8 @@ def in_words(found: Found) -> str:
         f"{'last third, median':22}" + _row([_cell(t.late) for t in found.trends.values()]),
         f"{'last / first':22}" + _row([f"{t.ratio:.2f}" for t in found.trends.values()]),
     ]
+    said = [f"{word} {'yes' if one.flat else 'NO'} ({one.ratio:.2f})" for word, one in found.processor().items()]
+    lines.append(f"CPU s within {FLAT:.0%} of the first third's: {', '.join(said)}")
     if found.cost["resumed"].any():
         lines.append("* stopped and resumed: not in the medians")
     lines += ["", f"{'at once, from scratch':22}{'steps s':>10}{'all CPU s':>11}"]
@@ -209,7 +216,7 @@ def _cell(value: float | None) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, (10, 8, 12, 8, 11), strict=True))
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, (10, 8, 12, 8, 8, 8), strict=True))
 
 
 def _short(name: str) -> str:

@@ -25,6 +25,7 @@ from ffd_continual.lineage.forget import search
 from ffd_continual.lineage.lineage import Lineage, open_lineage
 from ffd_continual.lineage.rows import capped, strategy_state
 from ffd_continual.lineage.store import read_log, writing
+from ffd_continual.lineage.versions import size_of
 from ffd_continual.replay.stored import stored_rows
 from ffd_continual.run import resume, start
 from ffd_continual.runs.checkpoint import load_checkpoint
@@ -91,6 +92,29 @@ def test_a_version_learns_from_exemplars_and_new_faces_only(grown: Path, tiny_fa
         cells = pd.read_parquet(lineage.folder(2) / "exemplars.parquet")[name]
         assert all(cell == "" or cell.startswith("faces/") for cell in cells)
     assert [p.name for p in (lineage.run() / "checkpoints").iterdir()] == ["after_001"]
+
+
+def test_predictions_that_stay_are_shared_and_no_version_can_change_anothers(
+    lineage: Lineage, tiny_faces: Path
+) -> None:
+    before = {path: path.read_bytes() for n in (1, 2) for path in (lineage.folder(n) / "predictions").iterdir()}
+    words = ["add", str(lineage.path), "--forgery", "delta", "--data", str(tiny_faces), *QUICK]
+    data = pd.read_csv(tiny_faces).query("forgery in ('real', 'beta')")
+    manifest = tiny_faces.with_name("delta.csv")
+    data.assign(forgery=data["forgery"].replace("beta", "delta")).to_csv(manifest, index=False)
+    words[5] = str(manifest)
+    assert cli.main(words) == 0
+    assert {path: path.read_bytes() for path in before} == before, "versions 1 and 2 are as they were"
+    second, third = (RunFolder(lineage.folder(n)) for n in (2, 3))
+    assert os.path.samefile(second.predictions(0), third.predictions(0))
+    assert not os.path.samefile(second.predictions(1), third.predictions(1)), "delta joined there"
+    whole = pd.concat([pd.read_parquet(third.predictions(i)) for i in range(-1, 3)], ignore_index=True)
+    pd.testing.assert_frame_equal(whole, pd.read_parquet(third.path / "predictions.parquet"))
+    total, everything = size_of(lineage), [path for path in lineage.path.rglob("*") if path.is_file()]
+    assert total < sum(path.stat().st_size for path in everything), "a shared file counts once"
+    assert cli.main(["forget", str(lineage.path), "--identity", "p002"]) == 0
+    for folder in (second, third):
+        assert "p002" not in set(pd.read_parquet(folder.predictions(0))["identity"])
 
 
 def test_a_version_is_measured_on_everything_earlier(grown: Path) -> None:
