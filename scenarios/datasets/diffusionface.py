@@ -27,6 +27,7 @@ a folder train, val or test anywhere on the way gives the split""",
 _REAL = re.compile(r"real|original|pristine|(multi-?modal|mm)-?celeba.*|celeba(-?hq)?|ffhq")
 _SPLITS = {"train": "train", "val": "valid", "valid": "valid", "validation": "valid", "test": "test"}
 _MIDDLE = frozenset({"fake", "images", "image", "generated", "diffface", "diffusionface", *_SPLITS})
+_CLASSES = frozenset({"unconditional", "conditional"})  # the paper's; a model's folder in one of them tells more
 
 
 def index(root: Path, wanted: Wanted) -> Listing:
@@ -48,7 +49,7 @@ def index(root: Path, wanted: Wanted) -> Listing:
             Item(
                 path,
                 int(not real),
-                "real" if real else models[0],
+                "real" if real else next((part for part in models if part not in _CLASSES), models[0]),
                 path.rpartition(".")[0],
                 "picture",
                 split,

@@ -54,10 +54,11 @@ def test_diffusionface(tmp_path: Path, plant: Plant, by_path: ByPath) -> None:
     for split in ("train", "val", "test"):
         plant(tmp_path, f"ADM/{split}/{split}1.png", f"SDv1.5/{split}/0012{len(split)}.png")
         plant(tmp_path, f"Multi-Modal-CelebA-HQ/{split}/0012{len(split)}.jpg")
-    plant(tmp_path, "stray.png")
+    plant(tmp_path, "stray.png", "Unconditional/DDPM/9.png")
     listing = adapter("diffusionface").index(tmp_path, Wanted())
     found = by_path(listing)
-    assert len(found) == 9
+    assert len(found) == 10
+    assert found["Unconditional/DDPM/9.png"].forgery == "ddpm"
     model = found["SDv1.5/val/00123.png"]
     assert (model.label, model.forgery, model.split, model.identity) == (1, "sdv1.5", "valid", "00123")
     photo = found["Multi-Modal-CelebA-HQ/val/00123.jpg"]
