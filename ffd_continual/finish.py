@@ -48,7 +48,7 @@ def finish_run(
     asked about every face, the report's charts as PNG files (`ffd report` draws them).
     """
     order = parts.scenario.experiences
-    predictions = pd.concat([pd.read_parquet(folder.predictions(i)) for i in range(-1, len(order))], ignore_index=True)
+    predictions = pd.concat([folder.read_predictions(i) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
     samples = config.evaluation.bootstrap
     self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)})

@@ -90,9 +90,11 @@ def _open(path: PathLike, data: bytes | None = None) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(where if data is None else io.BytesIO(data), formats=_FORMATS)
     except ShardError as error:
-        raise _fail(where, str(error), "Check the path (it is relative to the manifest)") from error
+        raise _fail(where, str(error), "Check the path (a manifest's is relative to its folder)") from error
     except FileNotFoundError as error:
-        raise _fail(where, "there is no such file", "Check the path (it is relative to the manifest)") from error
+        raise _fail(
+            where, "there is no such file", "Check the path (a manifest's is relative to its folder)"
+        ) from error
     except IsADirectoryError as error:
         raise _fail(where, "it is a folder", "Give the path of a picture file") from error
     except PermissionError as error:

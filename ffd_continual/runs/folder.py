@@ -56,6 +56,14 @@ class RunFolder:
         """Predictions after an experience, -1 for the untrained model."""
         return self.path / "predictions" / f"after_{experience + 1:03d}.parquet"
 
+    def read_predictions(self, experience: int) -> pd.DataFrame:
+        """Raises FFDError when the file is damaged; without it, its faces are judged again."""
+        path = self.predictions(experience)
+        try:
+            return pd.read_parquet(path)
+        except ValueError as error:  # Arrow's errors are such
+            raise FFDError(f"{path} is damaged. Delete it: `ffd resume {self.path}` judges its faces again.") from error
+
     @property
     def scalars(self) -> Path:
         """Loss curves: one JSON line a step."""
@@ -149,6 +157,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     table.to_parquet(part, index=False)
+    with part.open("rb") as file:
+        os.fsync(file.fileno())  # or a power cut may leave the name without its rows
     part.replace(path)
 
 

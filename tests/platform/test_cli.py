@@ -134,6 +134,8 @@ def test_runs_that_cannot_go_on(ffd: Ffd, config: Path, tmp_path: Path) -> None:
     shutil.rmtree(run)
     assert ffd("run", str(config), "--quiet", "--out", str(run))[0] == 0
     _assert_refused(ffd("run", str(config), "--quiet", "--out", str(run)), "holds a run already", "ffd resume")
+    (run / "predictions" / "after_001.parquet").write_bytes(b"PAR1")
+    _assert_refused(ffd("resume", str(run)), "after_001.parquet is damaged", "Delete it")
     (run / "predictions" / "after_001.parquet").unlink()
     tensors = run / "checkpoints" / "after_000" / "tensors.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:1000])
