@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ffd_continual.lineage.page import write_page
 from ffd_continual.lineage.store import writing
-from ffd_continual.lineage.versions import numbers_in_words, prune
+from ffd_continual.lineage.upkeep import numbers_in_words, prune
 from ffd_continual.terminal import say
 
 

@@ -12,7 +12,7 @@ from ffd_continual.lineage.adopt import KEPT
 from ffd_continual.lineage.candidate import Plan, Rules, prepare
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import append_log
-from ffd_continual.lineage.versions import none_under_way
+from ffd_continual.lineage.upkeep import none_under_way
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest_cells import REAL

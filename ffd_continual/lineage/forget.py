@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.rows import strategy_state, with_strategy
 from ffd_continual.lineage.store import append_log, digest_of, subject_of, sweep_faces
-from ffd_continual.lineage.versions import none_under_way
+from ffd_continual.lineage.upkeep import none_under_way
 from ffd_continual.replay.stored import choose_stored, stored_rows
 from ffd_continual.reporting.report import write_report
 from ffd_continual.runs.checkpoint import load_checkpoint, save_checkpoint

@@ -18,7 +18,8 @@ import pandas as pd
 
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import REFUSED, read_log
-from ffd_continual.lineage.versions import mean_auc, moment, size_of, state_of, unmeasured
+from ffd_continual.lineage.upkeep import size_of
+from ffd_continual.lineage.versions import mean_auc, moment, state_of, unmeasured
 from ffd_continual.reporting.charts import BLUE, ORANGE, Line, Panel, escape
 from ffd_continual.reporting.frame import page, panels, show, table
 from ffd_continual.runs.folder import write_text

@@ -25,7 +25,7 @@ from ffd_continual.lineage.forget import search
 from ffd_continual.lineage.lineage import Lineage, open_lineage
 from ffd_continual.lineage.rows import capped, strategy_state
 from ffd_continual.lineage.store import read_log, writing
-from ffd_continual.lineage.versions import size_of
+from ffd_continual.lineage.upkeep import size_of
 from ffd_continual.replay.stored import stored_rows
 from ffd_continual.run import resume, start
 from ffd_continual.runs.checkpoint import load_checkpoint
