@@ -11,7 +11,7 @@ The hashes of duplicates.py see whole pictures, and a cut of 2 % moves most of t
    with its original; two photographs, of one person or of two, hardly in any.
 
 Of 300 of 1,083 real portraits each, among 15,162 with their forgeries, found by themselves or by a forgery of theirs:
-96 % of square cuts of 3 to 15 %, 98 % of cuts of one side, 92 % of covered ones; no false pair within the set (115 million).
+96 % of square cuts of 3 to 15 %, 98 % of cuts of one side, 92 % of covered ones; no false pair in 115 million.
 8.7 ms a face on a busy core.
 
 Axes: n faces, m pairs, w windows of a picture, d = 35 frequencies. Looks are (SIDE, SIDE) uint8.
