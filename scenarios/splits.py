@@ -178,8 +178,8 @@ def assign_splits(
         counts = f"{len(groups)} group(s) of linked faces, {classes[:, 0].sum()} with real and {classes[:, 1].sum()}"
         raise FFDError(
             f"cannot split by {by}: the {SPLITS[split]} part would have no {_WORDS[label]} face. There are {counts} "
-            "with forged ones, and a group is never divided. Add people, name them better (identity_pattern), split "
-            "by='video' if persons link everything, or fill the split column yourself."
+            "with forged ones, and a group is never divided. Add people, name them better (identity_pattern), or where "
+            "persons link everything fill a manifest's split column by video (and set scenario.leaks=allow)."
         )
     if alone:
         warnings.warn(

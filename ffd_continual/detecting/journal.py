@@ -137,7 +137,11 @@ class Journal:
     def close(self, finished: bool) -> None:
         """End; a finished CSV or Parquet gets its name."""
         if self.file is not None:
-            self.file.close()
+            try:
+                self.file.close()
+            except OSError:
+                if finished:  # else what could not be written was told, with the file's name
+                    raise
         if finished and self.path is not None and self.lines is not None and self.lines != self.path:
             part = self.path.with_name(self.path.name + ".part")
             (self._parquet if self.path.suffix.lower() == ".parquet" else self._csv)(part)

@@ -31,6 +31,7 @@ LINES = {
 }
 
 
+FEW = 20  # persons or videos below which a 95 % interval of a simulated AUC held the truth in 87 (5) to 92 % (10) only
 TRACE_LINES = {"iou": "trace IoU at 0.5", "pixel_auc": "trace pixel AUC"}
 
 
@@ -147,6 +148,8 @@ def _figure_lines(summary: dict[str, Any]) -> list[str]:
     boot = summary.get("bootstrap")
     if boot:
         lines.append(f"[ ] 95 % interval, {boot['samples']} resamples of {boot['groups']} {boot['unit']}")
+        if boot["groups"] < FEW:
+            lines.append("    so few that the intervals are too narrow: take them as a hint")
         if boot["skipped"]:
             lines.append(f"    {boot['skipped']} resamples skipped: a stream held one class only")
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 from pathlib import Path
 
 import pandas as pd
@@ -96,3 +97,15 @@ def test_inputs_are_walked_in_order(tmp_path: Path) -> None:
     assert names == ["a/film.mp4", "b/1.jpg", "b/2.PNG", "b/1.jpg", "odd.bin"]
     assert [one.video for one in found] == [True, False, False, False, False]
     assert Input(Path("a\udcff"), False).name == "a\\udcff"
+
+
+def test_a_full_disk_is_told_with_the_files_name(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "a.jsonl", {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        with pytest.raises(FFDError, match=r"disk is full: cannot write .*a\.jsonl"):
+            journal.write([{"path": "p" * 100}])
+        journal.close(False)  # its buffer cannot be written either: that must not hide the message
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -15,6 +15,8 @@ import yaml
 
 from ffd_continual import cli
 from ffd_continual.config import known_configs
+from ffd_continual.measuring.intervals import print_matrix
+from ffd_continual.measuring.matrix import MATRIX_COLUMNS
 from ffd_continual.runs.samples import stem_of
 from ffd_continual.scenarios.errors import DataWarning
 from ffd_continual.terminal import WIDTH, warnings_as_remarks, wrapped
@@ -64,6 +66,15 @@ def test_a_letter_that_charts_lack_is_no_remark(recwarn: pytest.WarningsRecorder
         warnings.warn("Glyph 31278 (\\N{CJK...}) missing from font(s) DejaVu Sans.", UserWarning, stacklevel=1)
         warnings.warn("another", UserWarning, stacklevel=1)
     assert [str(one.message) for one in recwarn] == ["another"]
+
+
+def test_intervals_over_few_persons_are_called_so() -> None:
+    def said(groups: int) -> str:
+        boot = {"samples": 1000, "groups": groups, "unit": "persons", "skipped": 0}
+        return print_matrix(pd.DataFrame(columns=list(MATRIX_COLUMNS)), [], {"bootstrap": boot})
+
+    assert "too narrow" in said(5)
+    assert "too narrow" not in said(20)
 
 
 def test_any_forgerys_name_makes_a_file_name() -> None:
