@@ -43,7 +43,10 @@ def _load(name: str, base: type, word: str) -> type:
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            raise FFDError(f"{word} {name!r}: no module {module_name!r} can be imported ({error}).") from error
+            raise FFDError(
+                f"{word} {name!r}: {module_name!r} cannot be imported ({error}). Install its package, or put the folder "
+                "that holds it on PYTHONPATH: PYTHONPATH=. ffd ..."
+            ) from error
         cls = getattr(module, class_name, None)
         if not (isinstance(cls, type) and issubclass(cls, base) and hasattr(cls, "config_type")):
             raise FFDError(f"{word} {name!r}: {class_name} must be a subclass of {base.__name__} with a config_type.")

@@ -66,6 +66,8 @@ def test_what_is_no_configuration(ffd: Ffd, config: Path, tmp_path: Path) -> Non
     _assert_refused(ffd("run", "demoo"), "no configuration 'demoo'", "Did you mean 'demo'")
     _assert_refused(ffd("run", str(config), "--set", "train.step=3"), "unknown key train.step", "'steps'")
     _assert_refused(ffd("run", str(config), "--set", "learner.name=plian"), "no learner is named 'plian'", "'plain'")
+    own = ffd("run", str(config), "--set", "learner.name=mine.here:Mine")
+    _assert_refused(own, "'mine.here' cannot be imported", "PYTHONPATH=. ffd")
     _assert_refused(ffd("run", str(config), "--set", "train.steps=three"), "train.steps must be a whole number")
     _assert_refused(
         ffd("run", str(config), "--set", "train.device=tpu", "--out", str(tmp_path / "a")), "train.device=tpu"
