@@ -44,8 +44,8 @@ def _load(name: str, base: type, word: str) -> type:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             raise FFDError(
-                f"{word} {name!r}: {module_name!r} cannot be imported ({error}). Install its package, or put the folder "
-                "that holds it on PYTHONPATH: PYTHONPATH=. ffd ..."
+                f"{word} {name!r}: {module_name!r} cannot be imported ({error}). Install its package, or put the "
+                "folder that holds it on PYTHONPATH: PYTHONPATH=. ffd ..."
             ) from error
         cls = getattr(module, class_name, None)
         if not (isinstance(cls, type) and issubclass(cls, base) and hasattr(cls, "config_type")):
