@@ -239,6 +239,6 @@ def test_without_its_parts_it_is_replay(workshop: Any) -> None:
 
 
 def test_settings_that_mean_nothing_are_refused(workshop: Any) -> None:
-    for keep in ({"cells": 1}, {"align": 1.0}, {"align": -0.1}):
-        with pytest.raises(FFDError, match=r"strategy.cells"):
+    for keep, named in (({"cells": 1}, "cells"), ({"align": 1.0}, "cells"), ({"align": -0.1}, "align")):
+        with pytest.raises(FFDError, match=rf"strategy\.{named}"):
             workshop.parts("plain", "sur_lid", keep=keep)
