@@ -114,7 +114,10 @@ def test_values_of_another_type_or_range_are_refused(path: str, value: Any, want
         ({"learner": "plaim", "strategy": "naive"}, ["no learner is named 'plaim'", "'plain'"]),
         ({"learner": "plain", "strategy": "repaly"}, ["no strategy is named 'repaly'", "'replay'"]),
         ({"learner": "trunk", "strategy": "naive"}, ["no learner is named 'trunk'"]),
-        ({"learner": "nowhere.at_all:Mine", "strategy": "naive"}, ["'nowhere.at_all' cannot be imported", "PYTHONPATH"]),
+        (
+            {"learner": "nowhere.at_all:Mine", "strategy": "naive"},
+            ["'nowhere.at_all' cannot be imported", "PYTHONPATH"],
+        ),
         ({"learner": "json:JSONDecoder", "strategy": "naive"}, ["must be a subclass of Learner"]),
         (["learner"], ["a mapping"]),
     ],

@@ -117,6 +117,7 @@ def test_a_batch_is_a_pure_function_of_its_request(workshop: Any) -> None:
 
 def test_worker_processes_make_the_same_bytes(workshop: Any) -> None:
     _, parts = workshop.parts("iin", "naive")
+
     def made(workers: int) -> list[list[bytes]]:
         loader = DataLoader(
             BatchDataset(parts.sources),
