@@ -16,7 +16,6 @@ from ffd_continual.reporting.charts import INK, Panel
 from ffd_continual.reporting.data import RunData
 
 DPI = 160
-PLAIN = {"text.parse_math": False}  # a "$" in a forgery's name begins no formula
 
 
 def _tidy(axes: Axes) -> None:
@@ -61,7 +60,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     _tidy(axes)
 
 
-@rc_context(PLAIN)
+@rc_context({"text.parse_math": False})  # a "$" in a forgery's name begins no formula
 def write_panels(
     path: Path, panels: Sequence[Panel], heading: str, columns: int = 3, legend: Sequence[tuple[str, str]] = ()
 ) -> None:
@@ -84,7 +83,7 @@ def write_panels(
     figure.savefig(path, dpi=DPI)
 
 
-@rc_context(PLAIN)
+@rc_context({"text.parse_math": False})  # a "$" in a forgery's name begins no formula
 def write_matrix(path: Path, run: RunData, level: str = "frame") -> None:
     """The AUC matrix as a picture with its numbers; cells in parentheses were not learnt yet."""
     names = [("test", n) for n in run.order] + [("unseen", n) for n in run.unseen]
