@@ -129,19 +129,6 @@ def measured_from_predictions(
     return Measured(pd.DataFrame(rows, columns=list(MATRIX_COLUMNS)), drawn, unit, count, len(counts))
 
 
-def matrix_from_predictions(
-    predictions: pd.DataFrame,
-    samples: int = 0,
-    seed: int = 0,
-    score: str = "z",
-    levels: Sequence[str] = ("frame", "video"),
-    intervals_of: Collection[str] = ("auc", "acc", *TRACES),
-    rule: VideoRule = MEAN,
-) -> pd.DataFrame:
-    """The matrix of `measured_from_predictions`."""
-    return measured_from_predictions(predictions, samples, seed, score, levels, intervals_of, rule).matrix
-
-
 def _mean(values: list[Floats], size: int) -> Floats:
     # A missing cell is NaN and makes the mean NaN: an average over the cells that happen to exist is another figure.
     return np.mean(np.stack(values), axis=0) if values else np.full(size, np.nan)

@@ -14,7 +14,7 @@ from ffd_continual.comparing.page import comparison_page
 from ffd_continual.comparing.paired import compare
 from ffd_continual.comparing.tables import csv_table, latex, markdown, terminal
 from ffd_continual.measuring.intervals import summarise_with_ci
-from ffd_continual.measuring.matrix import matrix_from_predictions
+from ffd_continual.measuring.matrix import measured_from_predictions
 from ffd_continual.measuring.video_level import VideoRule
 from ffd_continual.reporting.data import read_run
 from ffd_continual.reporting.panels import forgetting_panels, unseen_panels
@@ -42,7 +42,7 @@ def made_run(
     path.mkdir(parents=True)
     table.to_parquet(path / "predictions.parquet")
     levels = ("frame", "video") if videos else ("frame",)
-    matrix_from_predictions(table, levels=levels, rule=rule).to_parquet(path / "matrix.parquet")
+    measured_from_predictions(table, levels=levels, rule=rule).matrix.to_parquet(path / "matrix.parquet")
     summary = summarise_with_ci(table, ["a"], samples=20)
     if videos:
         summary["videos"] = summarise_with_ci(table, ["a"], level="video", samples=20, rule=rule)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ffd_continual.config import config_from
 from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
-from ffd_continual.measuring.matrix import matrix_from_predictions, summarise
+from ffd_continual.measuring.matrix import measured_from_predictions, summarise
 from ffd_continual.measuring.metrics import draw_counts
 from ffd_continual.reporting.data import read_run
 from ffd_continual.reporting.frame import show
@@ -88,7 +88,7 @@ def _predictions() -> pd.DataFrame:
 
 def test_matrix_rows_and_intervals_are_means_over_forged_faces_of_drawn_persons() -> None:
     table = _predictions()
-    matrix = matrix_from_predictions(table, samples=200, seed=5, levels=("frame",))
+    matrix = measured_from_predictions(table, samples=200, seed=5, levels=("frame",)).matrix
     part = matrix[matrix["metric"] == "iou"].set_index(["after", "on", "stream"])
     assert set(part.index) == {
         (i, on, s) for i in (-1, 0, 1) for on, s in (("a", "test"), ("b", "test"), ("u", "unseen"))
@@ -112,7 +112,7 @@ def test_matrix_rows_and_intervals_are_means_over_forged_faces_of_drawn_persons(
 
 def test_summary_and_terminal_hold_the_trace_figures() -> None:
     table = _predictions()
-    matrix = matrix_from_predictions(table, levels=("frame",))
+    matrix = measured_from_predictions(table, levels=("frame",)).matrix
     cell = matrix[matrix["metric"] == "iou"].set_index(["after", "on"])["value"]
     summary = summarise_with_ci(table, ORDER, samples=50)
     assert summary["iou"]["aa"] == pytest.approx((cell[1, "a"] + cell[1, "b"]) / 2)
@@ -129,7 +129,7 @@ def test_summary_and_terminal_hold_the_trace_figures() -> None:
     plain = summarise_with_ci(without, ORDER, samples=50)
     assert {"iou", "pixel_auc"}.isdisjoint(plain)
     assert plain["auc"] == summary["auc"]  # the trace figures change no other draw
-    assert "trace" not in print_matrix(matrix_from_predictions(without, levels=("frame",)), ORDER, plain)
+    assert "trace" not in print_matrix(measured_from_predictions(without, levels=("frame",)).matrix, ORDER, plain)
 
 
 def test_report_shows_every_stream(tmp_path: Path) -> None:

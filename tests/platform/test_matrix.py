@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
-from ffd_continual.measuring.matrix import MATRIX_COLUMNS, matrix_from_predictions, summarise
+from ffd_continual.measuring.matrix import MATRIX_COLUMNS, measured_from_predictions, summarise
 from ffd_continual.measuring.metrics import draw_counts
 from ffd_continual.scenarios.errors import FFDError
 
@@ -104,7 +104,7 @@ def test_unfinished_and_incomplete_runs() -> None:
 
 def test_matrix_from_predictions_equals_sklearn() -> None:
     table = predictions()
-    found = matrix_from_predictions(table)
+    found = measured_from_predictions(table).matrix
     assert tuple(found.columns) == MATRIX_COLUMNS
     cell = table[(table["after"] == 1) & (table["on"] == "warp")]
     values = found[(found["after"] == 1) & (found["on"] == "warp")].set_index(["metric", "level"])["value"]
@@ -115,28 +115,30 @@ def test_matrix_from_predictions_equals_sklearn() -> None:
     assert values["auc", "video"] > values["auc", "frame"]
     # The order of rows, and an index that repeats, must not matter.
     shuffled = table.sample(frac=1, random_state=0).set_index(np.zeros(len(table), dtype=int))
-    again = matrix_from_predictions(shuffled).set_index(list(MATRIX_COLUMNS[:5]))["value"]
+    again = measured_from_predictions(shuffled).matrix.set_index(list(MATRIX_COLUMNS[:5]))["value"]
     first = found.set_index(list(MATRIX_COLUMNS[:5]))["value"]
     assert again.loc[first.index].to_numpy() == pytest.approx(first.to_numpy(), abs=1e-12)
 
 
 def test_columns_that_are_missing_or_broken() -> None:
     table = predictions(persons=4)
-    bare = matrix_from_predictions(table[["after", "on", "stream", "label", "z"]])
+    bare = measured_from_predictions(table[["after", "on", "stream", "label", "z"]]).matrix
     assert set(bare["metric"]) == {"auc", "eer", "ap", "tpr10", "tpr1"}
     traced = table.assign(iou=np.where(table["label"] == 1, 0.25, np.nan))
-    ious = matrix_from_predictions(traced).query("metric == 'iou'")
+    ious = measured_from_predictions(traced).matrix.query("metric == 'iou'")
     assert set(ious["level"]) == {"frame"}
     assert ious["value"].to_numpy() == pytest.approx(0.25)
-    assert matrix_from_predictions(table.assign(flip=-table["z"]), score="flip").query("metric == 'auc'")[
+    assert measured_from_predictions(table.assign(flip=-table["z"]), score="flip").matrix.query("metric == 'auc'")[
         "value"
-    ].to_numpy() == pytest.approx(1 - matrix_from_predictions(table).query("metric == 'auc'")["value"].to_numpy())
+    ].to_numpy() == pytest.approx(
+        1 - measured_from_predictions(table).matrix.query("metric == 'auc'")["value"].to_numpy()
+    )
     with pytest.raises(FFDError, match="no column z"):
-        matrix_from_predictions(table.drop(columns="z"))
+        measured_from_predictions(table.drop(columns="z"))
     with pytest.raises(FFDError, match="twice"):
-        matrix_from_predictions(pd.concat([table, table.head(1)]))
+        measured_from_predictions(pd.concat([table, table.head(1)]))
     with pytest.raises(FFDError, match="NaN"):
-        matrix_from_predictions(table.assign(z=np.nan))
+        measured_from_predictions(table.assign(z=np.nan))
 
 
 def test_intervals_equal_a_loop_over_drawn_persons() -> None:
@@ -169,14 +171,16 @@ def test_unit_of_resampling_is_reported() -> None:
 
 
 def test_cell_intervals_hold_the_value() -> None:
-    found = matrix_from_predictions(predictions(), samples=200, levels=("frame",)).query("metric in ('auc', 'acc')")
+    found = measured_from_predictions(predictions(), samples=200, levels=("frame",)).matrix.query(
+        "metric in ('auc', 'acc')"
+    )
     assert (found["low"] < found["value"]).all()
     assert (found["value"] < found["high"]).all()
 
 
 def test_terminal_table() -> None:
     table = predictions()
-    text = print_matrix(matrix_from_predictions(table), ORDER, summarise_with_ci(table, ORDER, samples=50))
+    text = print_matrix(measured_from_predictions(table).matrix, ORDER, summarise_with_ci(table, ORDER, samples=50))
     assert max(map(len, text.splitlines())) <= 80
     lines = text.splitlines()
     assert lines[1].split() == [*ORDER, "unseen"]

@@ -15,7 +15,7 @@ import pytest
 
 from ffd_continual.commands import report as report_command
 from ffd_continual.measuring.intervals import summarise_with_ci
-from ffd_continual.measuring.matrix import MATRIX_COLUMNS, matrix_from_predictions
+from ffd_continual.measuring.matrix import MATRIX_COLUMNS, measured_from_predictions
 from ffd_continual.reporting.charts import escape, nice_ticks
 from ffd_continual.reporting.data import read_run
 from ffd_continual.reporting.extras import Control, control_rows, verdict
@@ -80,7 +80,7 @@ def make_run(folder: Path) -> Path:
     folder.mkdir(parents=True)
     predictions = made_predictions()
     predictions.to_parquet(folder / "predictions.parquet")
-    matrix_from_predictions(predictions).to_parquet(folder / "matrix.parquet")
+    measured_from_predictions(predictions).matrix.to_parquet(folder / "matrix.parquet")
     (folder / "summary.json").write_text(json.dumps({"order": ORDER, "self_made": []}))
     (folder / "config.yaml").write_text(
         "# see https://example.org/paper\nname: IIN on five forgeries\nlearner: {name: iin, dim: 128}\n"
@@ -272,7 +272,7 @@ def test_missing_parts_are_left_out(tmp_path: Path) -> None:
 
 
 def test_matrix_alone_and_one_experience(tmp_path: Path) -> None:
-    table = matrix_from_predictions(made_predictions(6, 1).query("after == 0 and on in ['swap', 'inpaint']"))
+    table = measured_from_predictions(made_predictions(6, 1).query("after == 0 and on in ['swap', 'inpaint']")).matrix
     table.to_parquet(tmp_path / "matrix.parquet")
     (tmp_path / "summary.json").write_text(json.dumps({"order": ["swap"], "auc": {"ci": {"aa": [0.8, 0.9]}}}))
     html = write_report(tmp_path).read_text(encoding="utf-8")

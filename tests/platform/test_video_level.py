@@ -15,7 +15,7 @@ from ffd_continual.comparing.paired import compare
 from ffd_continual.comparing.tables import csv_table, markdown, terminal
 from ffd_continual.config import config_from
 from ffd_continual.measuring.intervals import print_matrix, summarise_with_ci
-from ffd_continual.measuring.matrix import matrix_from_predictions
+from ffd_continual.measuring.matrix import measured_from_predictions
 from ffd_continual.measuring.metrics import acc, auc, threshold_for_accuracy
 from ffd_continual.measuring.video_level import (
     VideoRule,
@@ -153,7 +153,7 @@ def predictions(seed: int = 0) -> pd.DataFrame:
 @pytest.mark.parametrize("rule", [VideoRule(), VideoRule("top", 0.34), VideoRule("vote")])
 def test_the_matrix_holds_both_levels(rule: VideoRule) -> None:
     table = predictions()
-    cells = matrix_from_predictions(table, samples=30, rule=rule).set_index(["after", "on", "level", "metric"])
+    cells = measured_from_predictions(table, samples=30, rule=rule).matrix.set_index(["after", "on", "level", "metric"])
     part = table[(table["after"] == 1) & (table["on"] == "swap")].assign(margin=lambda t: t["z"] - t["threshold"])
     truth = by_hand(part, rule)
     cut = 0.5 if rule.way == "vote" else 0.9  # the videos' own threshold, not that of the frames
@@ -168,7 +168,7 @@ def finished(folder: Path, rule: VideoRule, seed: int = 0) -> Path:
     folder.mkdir(parents=True)
     table = predictions(seed)
     table.to_parquet(folder / "predictions.parquet")
-    matrix_from_predictions(table, rule=rule).to_parquet(folder / "matrix.parquet")
+    measured_from_predictions(table, rule=rule).matrix.to_parquet(folder / "matrix.parquet")
     summary = summarise_with_ci(table, ORDER, samples=20)
     summary["videos"] = summarise_with_ci(table, ORDER, level="video", samples=20, rule=rule)
     (folder / "summary.json").write_text(json.dumps(summary))
