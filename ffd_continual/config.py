@@ -26,7 +26,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.perturb import RobustnessConfig, chosen
 from ffd_continual.scenarios.streams import ScenarioConfig
 from ffd_continual.scenarios.views import ViewConfig
-from ffd_continual.strategies.template import TrainConfig
+from ffd_continual.strategies.training.settings import TrainConfig
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 #: (setting, least, most) of numbers that no method's file checks; what lies outside would fail late, or train oddly
 RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", 0, 2**32 - 1),
+    ("scenario.seed", 0, 2**32 - 2),
     ("scenario.size", 32, 2048),
     ("train.steps", 1, math.inf),
     ("train.batch", 4, 65_536),
@@ -46,6 +47,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     ("train.workers", 0, 1024),
     ("train.threads", 1, 1024),
     ("train.eval_batch", 1, math.inf),
+    ("views.rotate", 0, 180),
     *((f"views.{name}", 0, 1) for name in ("flip", "shift", "zoom", "colour", "blur", "jpeg", "noise")),
     ("evaluation.bootstrap", 0, 1_000_000),
     ("evaluation.samples", 0, math.inf),

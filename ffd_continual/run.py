@@ -11,6 +11,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -31,9 +32,13 @@ from ffd_continual.runs.saving import SafePoints, latest_safe_point, restore, st
 from ffd_continual.runs.scalars import ScalarLog
 from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
+from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.strategy import Rows
-from ffd_continual.strategies.template import FaceStrategy, LossError, place
+from ffd_continual.strategies.training.settings import LossError
 from ffd_continual.terminal import say
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass
@@ -70,6 +75,8 @@ def start(config: RunConfig, path: Path) -> Path:
     folder = RunFolder(path)
     if folder.config.exists() and folder.predictions(UNTRAINED).parent.exists():  # not one that bad input ended
         raise FFDError(f"{path} holds a run already: `ffd resume {path}` goes on with it, or choose another --out.")
+    if foreign := folder.foreign():
+        raise FFDError(f"{path} is not empty and holds no run ({foreign} lies there): choose another --out.")
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.alone():
         folder.write_config(config)
@@ -130,7 +137,7 @@ def _stream(config: RunConfig, folder: RunFolder) -> Path:
     found = inside.find(learnt) if learnt < len(names) else None
     begun = int(found[1].meta["position"][1]) if found else 0
     scalars = ScalarLog(folder.scalars, folder.path / "events", names, learnt * config.train.steps + begun)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [scalars, inside])
+    agent = parts.agent(config.train, [scalars, inside])
     clock.load(_trained(folder, found, learnt))
     try:
         if not folder.predictions(UNTRAINED).exists():  # nothing is loaded yet

@@ -1,4 +1,4 @@
-"""From rows to batches, and to Avalanche: single faces for its streams, whole batches for the step loader."""
+"""From rows to whole batches, for the step loader and for measuring."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
-from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, as_taskaware_classification_dataset
 from torch.utils.data import Dataset
 
 from ffd_continual.scenarios.batch import OPTIONAL_NEEDS, Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.forging.selfblend import self_blend
 from ffd_continual.scenarios.kept import Kept
-from ffd_continual.scenarios.streams import STREAMS, Scenario
+from ffd_continual.scenarios.streams import Scenario
 from ffd_continual.scenarios.table import FaceTable
 from ffd_continual.scenarios.views import ViewConfig, draw_view, keyed_generator, to_planes
 
@@ -226,21 +224,6 @@ def _batch(sources: Sources, index: Rows, image: Any, *optional: Any) -> Batch:
     return Batch._make(fields)
 
 
-class FaceDataset(Dataset[tuple[torch.Tensor, ...]]):
-    """Faces one by one, without views, as Avalanche wants them: (image, target, forgery, experience, row)."""
-
-    def __init__(self, sources: Sources, rows: Rows):
-        self.sources, self.rows = sources, rows
-        self.targets = (sources.forgery[rows] > 0).astype(int).tolist()
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
-        batch = plain_batch(self.sources, [int(self.rows[index])])
-        return batch.image[0], batch.target[0], batch.forgery[0], batch.experience[0], batch.row[0]
-
-
 class BatchDataset(Dataset[Batch]):
     """Whole batches by request, for a DataLoader with `batch_size=None`: any number of workers, the same bytes."""
 
@@ -249,24 +232,3 @@ class BatchDataset(Dataset[Batch]):
 
     def __getitem__(self, request: Request) -> Batch:
         return train_batch(self.sources, request)
-
-
-def avalanche_dataset(sources: Sources, rows: Rows) -> AvalancheDataset[Any]:
-    """Rows as an AvalancheDataset with targets, the constant task label 0 and the attribute `face_rows`."""
-    data = FaceDataset(sources, rows)
-    attributes = [
-        DataAttribute(data.targets, "targets"),
-        DataAttribute(rows.tolist(), "face_rows"),
-        DataAttribute([0] * len(rows), "targets_task_labels", use_in_getitem=True),
-    ]
-    return as_taskaware_classification_dataset(AvalancheDataset([data], data_attributes=attributes))
-
-
-def make_benchmark(scenario: Scenario, sources: Sources) -> Any:
-    """An Avalanche benchmark with streams train, valid, test and (when there are any) unseen."""
-    streams = {}
-    for stream in STREAMS:
-        names = scenario.unseen if stream == "unseen" else scenario.experiences
-        if names:
-            streams[stream] = [avalanche_dataset(sources, scenario.index(stream, name)) for name in names]
-    return benchmark_from_datasets(**streams)

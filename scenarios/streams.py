@@ -146,6 +146,12 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     known = sorted({str(f) for f in faces.loc[faces["label"] == 1, "forgery"]})
     groups = _groups(config, known)
     trained = [name for name, _ in groups]
+    strange = next((name for name in config.profiles if name not in {"*", *trained, *known}), None)
+    if strange is not None:
+        raise FFDError(
+            f"scenario.profiles: {strange!r} is no experience, and no forgery of {config.data}. "
+            f"It holds: {', '.join(known)}; '*' means all others."
+        )
     cameras = check_profiles(config)
     if not 0.2 <= config.crop <= 1.0:
         raise FFDError(f"scenario.crop is the central share of a picture, 0.2 to 1, not {config.crop}.")
@@ -192,8 +198,11 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
     check_leaks(manifest, rows["manifest_row"].to_numpy(), config.leaks == "allow", guessed)
     trained_forgeries = [f for number in turns for f in groups[number][1]]
     names = ("real", *trained_forgeries, *config.unseen)
+    notes, again = list(placed.notes), int(rows.duplicated(["path", "experience", "stream"]).sum())
+    if again:
+        notes.append(f"{again} faces stand twice in one stream and count as often (`ffd check` lists them)")
     return Scenario(
-        rows, tuple(trained[number] for number in turns), tuple(config.unseen), names, cameras, placed.notes
+        rows, tuple(trained[number] for number in turns), tuple(config.unseen), names, cameras, tuple(notes)
     )
 
 

@@ -15,7 +15,7 @@ features, K bins.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,7 +31,9 @@ from ffd_continual.strategies.field_losses import (
 from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.strategy import Context, State
 from ffd_continual.strategies.teacher import TaughtReplay
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ learner's other losses see the current faces only. Axes: B faces.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from torch import Tensor
 from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.set_aside import ApartReplay, decision_loss, look_apart
 from ffd_continual.strategies.strategy import Rows
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)

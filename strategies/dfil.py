@@ -16,7 +16,7 @@ one for all experiences, shared evenly, so early ones shrink. Axes: B faces, D f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -28,7 +28,9 @@ from ffd_continual.strategies.field_losses import (
 )
 from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.teacher import TaughtReplay
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)

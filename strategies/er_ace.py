@@ -17,7 +17,7 @@ Axes: B faces, K types, C = 1 + K classes, the first real.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,9 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Output
 from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.set_aside import ApartReplay, look_apart
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ A learner whose trunk is frozen to the end already (pooling=statistics, iin) tra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -17,7 +17,9 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.importance import trained
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Strategy
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)

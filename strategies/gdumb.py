@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ from ffd_continual.scenarios.views import keyed_generator
 from ffd_continual.strategies.importance import Tensors, byte_count, copies, old_part, pack, trained, unpack
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Context, Rows, State, Strategy
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 _UPDATE = 707
 _STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

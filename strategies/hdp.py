@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -38,7 +38,9 @@ from ffd_continual.strategies.field_losses import (
 )
 from ffd_continual.strategies.strategy import Context, Rows, State, Strategy
 from ffd_continual.strategies.teacher import Teacher
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 _WHICH = 505  # tells the draw of perturbations from other uses of a key
 

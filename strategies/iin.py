@@ -8,7 +8,7 @@ the source of the principle. Axes: B faces.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,9 @@ from torch import Tensor
 from ffd_continual.strategies.learner import Output
 from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.teacher import TaughtReplay
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)

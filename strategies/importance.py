@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.views import keyed_generator
 from ffd_continual.strategies.learner import Learner, Output
 from ffd_continual.strategies.strategy import Context, Rows
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 _SAMPLE = 606
 Tensors = dict[str, Tensor]

@@ -160,3 +160,11 @@ def split_decay(parameters: Iterable[nn.Parameter], lr: float, weight_decay: flo
 def two_logits(z: Tensor) -> Tensor:
     """(B,) logit to (B, 2) class logits [0, z]: cross-entropy on them equals BCE on z."""
     return torch.stack([torch.zeros_like(z), z], dim=1)
+
+
+def place(learner: Learner, device: torch.device) -> Learner:
+    """Put a learner on its device, convolutions in channels-last order (about twice as fast on a CPU).
+
+    Always through here: another order of the same weights changes sums in their last bits.
+    """
+    return learner.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

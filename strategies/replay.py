@@ -7,7 +7,7 @@ without replay, so methods are compared at equal compute.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from ffd_continual.replay.selection import HardAndCentre, Herding, Reservoir, Se
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.views import keyed_generator
 from ffd_continual.strategies.strategy import Context, Rows, State, Strategy
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 POLICIES: tuple[type, ...] = (Reservoir, Herding, HardAndCentre, SparseUniform)
 _UPDATE = 303

@@ -7,7 +7,7 @@ step plan's answer, a pure function of (seed, experience, step) and of the memor
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,9 @@ from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import Output
 from ffd_continual.strategies.replay import Replay, ReplayConfig
 from ffd_continual.strategies.strategy import Context
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 def set_aside(strategy: FaceStrategy) -> Batch | None:

@@ -1,5 +1,9 @@
 """What a strategy is: how a learner keeps what it knew. One Avalanche plugin that also owns the rows of a step.
 
+Avalanche calls a plugin by the names of its hooks (`before_training_exp`, `after_update`, ...), whatever its class: a
+strategy defines those that it needs, each `(self, strategy: FaceStrategy, **kwargs: Any) -> None`, and configurations
+are read without loading Avalanche.
+
 A strategy never sees test faces or later experiences: its context gives train rows of experiences that have begun.
 """
 
@@ -11,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ffd_continual.scenarios.dataset import Sources
@@ -30,14 +33,14 @@ class Context:
     seed: int
 
 
-class Strategy(SupervisedPlugin):  # type: ignore[misc]
+class Strategy:
     """Base: sequential fine-tuning. Subclasses override what they change."""
 
     config_type: ClassVar[type[Any]]
+    supports_distributed = False  # what Avalanche asks of a plugin
     retrains = False  # True for upper bounds that see every experience at once
 
     def __init__(self, config: Any, context: Context):
-        super().__init__()
         self.config, self.context = config, context
 
     def pool(self, experience: int) -> Rows:

@@ -23,7 +23,7 @@ trained beside L (a learner may be more than an encoder with one head); exemplar
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +39,10 @@ from ffd_continual.strategies.replay import ReplayConfig
 from ffd_continual.strategies.strategy import Context, Rows, State
 from ffd_continual.strategies.sur_lid_parts import StableAndUnlike, align, grid_shuffle, refill
 from ffd_continual.strategies.teacher import TaughtReplay
-from ffd_continual.strategies.template import FaceStrategy, fork_seeded
+from ffd_continual.strategies.training.settings import fork_seeded
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 _SHUFFLE, _FILL, _HEAD = 606, 607, 608  # tell the uses of a key apart
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from torch import Tensor
 from ffd_continual.strategies.learner import Learner, Output
 from ffd_continual.strategies.replay import Replay, ReplayConfig
 from ffd_continual.strategies.strategy import Context, State
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 _PREFIX = "teacher."
 

@@ -9,7 +9,6 @@ import textwrap
 import warnings
 from collections import defaultdict
 
-from ffd_continual.measuring.families import family_matrix, frozen_statistics, print_families
 from ffd_continual.scenarios.check import check_manifest
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faults import Fault
@@ -91,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(report(manifest, faults))
         if args.families:
+            from ffd_continual.measuring.families import family_matrix, frozen_statistics, print_families
+
             table = open_faces(args.faces, identity_pattern=args.identity_pattern).table
             values = frozen_statistics(manifest, table, size=96, crop=0.75)
             print("\n" + print_families(family_matrix(values, table["forgery"].tolist(), table["split"].tolist())))

@@ -40,10 +40,9 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.faces import Found
 from ffd_continual.scenarios.table import FaceTable, fit_picture
 from ffd_continual.scenarios.views import ViewConfig, to_planes
-from ffd_continual.strategies.learner import Learner, Output
+from ffd_continual.strategies.learner import Learner, Output, place
 from ffd_continual.strategies.learners.trunk import TrunkConfig
 from ffd_continual.strategies.strategy import Context, Strategy
-from ffd_continual.strategies.template import place
 
 Picture = npt.NDArray[np.uint8]
 

@@ -45,7 +45,6 @@ from ffd_continual.runs.saving import SafePoints
 from ffd_continual.runs.scalars import ScalarLog
 from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
-from ffd_continual.strategies.template import FaceStrategy
 
 _COUNTS_IN, _EXEMPLARS = "rows_count_in", "exemplars.parquet"
 
@@ -131,7 +130,7 @@ def _train(lineage: Lineage, plan: Plan, folder: RunFolder, config: RunConfig, c
     clock.train += time.monotonic() - began
     start = plan.last * config.train.steps + begun
     scalars = ScalarLog(folder.scalars, folder.path / "events", plan.experiences, start)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [scalars, inner])
+    agent = parts.agent(config.train, [scalars, inner])
     load_state(parts, folder.after(plan.last - 1))
     try:
         learn(agent, parts, folder, plan.last, begun, clock, stopping)

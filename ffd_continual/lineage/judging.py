@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,10 @@ from ffd_continual.runs.facts import NAME as FACTS
 from ffd_continual.runs.facts import read_facts
 from ffd_continual.runs.folder import RunFolder, write_table
 from ffd_continual.scenarios.manifest import Manifest
-from ffd_continual.strategies.template import FaceStrategy
 from ffd_continual.terminal import say
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 FRAMED = 64
 
@@ -92,7 +95,7 @@ def judge_candidate(
     closed: ClosedModules,
 ) -> None:
     """Predictions of the new test stream before learning, and of every stream after it, unless they are there."""
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device)
+    agent = parts.agent(config.train)
     name = plan.experiences[-1]
     before = pd.read_parquet(folder.predictions(plan.last - 1))
     if name not in set(before["on"]):

@@ -30,8 +30,8 @@ from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import Sources, plain_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.views import to_planes
+from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.strategy import Rows
-from ffd_continual.strategies.template import place
 from ffd_continual.terminal import say
 
 Picture = npt.NDArray[np.uint8]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import torch
 
 from ffd_continual.config import RunConfig
 from ffd_continual.load import learner_class, strategy_class
-from ffd_continual.scenarios.dataset import Sources, make_benchmark, make_sources
+from ffd_continual.scenarios.dataset import Sources, make_sources
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, open_faces
 from ffd_continual.scenarios.kept import Kept, keep_features
@@ -23,10 +24,13 @@ from ffd_continual.scenarios.shuffled import BETRAYING, shuffle_labels
 from ffd_continual.scenarios.streams import Scenario, build_scenario, check_classes
 from ffd_continual.scenarios.studio_set import studio_manifest
 from ffd_continual.scenarios.table import FaceTable, prepare_table
-from ffd_continual.strategies.learner import Learner
+from ffd_continual.strategies.learner import Learner, place
 from ffd_continual.strategies.strategy import Context, Strategy
-from ffd_continual.strategies.template import fork_seeded, place
+from ffd_continual.strategies.training.settings import TrainConfig, fork_seeded
 from ffd_continual.terminal import say
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,22 @@ class Parts:
     manifest: Manifest
     scenario: Scenario
     sources: Sources
-    benchmark: Any
     learner: Learner
     keeper: Strategy
     device: torch.device
+
+    @cached_property
+    def benchmark(self) -> Any:
+        """Avalanche's streams of the scenario. Who does not train never asks: loading Avalanche takes seconds."""
+        from ffd_continual.scenarios.benchmark import make_benchmark
+
+        return make_benchmark(self.scenario, self.sources)
+
+    def agent(self, train: TrainConfig, plugins: Sequence[Any] = ()) -> FaceStrategy:
+        """Learner and strategy in Avalanche's template, with plugins beside them."""
+        from ffd_continual.strategies.training.template import FaceStrategy
+
+        return FaceStrategy(self.learner, self.keeper, self.sources, train, self.device, plugins)
 
 
 def open_data(config: RunConfig, cache: Path) -> Manifest:
@@ -181,4 +197,4 @@ def assemble_parts(
     train = tuple(kept.index("train", name) for name in kept.experiences)
     keeper = strategy_class(config.strategy.name)(config.strategy.config, Context(sources, train, config.seed))
     place(learner, device)
-    return Parts(manifest, kept, sources, make_benchmark(kept, sources), learner, keeper, device)
+    return Parts(manifest, kept, sources, learner, keeper, device)

@@ -38,6 +38,13 @@ class RunFolder:
         """Resolved configuration."""
         return self.path / "config.yaml"
 
+    def foreign(self) -> str:
+        """The name of something that no run or sweep wrote here, "" where there is none: a new run leaves it alone."""
+        if not self.path.is_dir() or (self.path / "environment.json").exists():
+            return ""
+        names = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        return next((name for name in names if name not in ("lock", "log.txt", "error.txt")), "")
+
     @property
     def cache(self) -> Path:
         """Prepared faces, shared by neighbouring runs; may be deleted at any time."""

@@ -26,10 +26,9 @@ from ffd_continual.runs.checkpoint import load_checkpoint
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.runs.saving import restore_learner
 from ffd_continual.scenarios.dataset import plain_batch
-from ffd_continual.strategies.learner import Learner
+from ffd_continual.strategies.learner import Learner, place
 from ffd_continual.strategies.learners.iin_losses import cross_correlation
 from ffd_continual.strategies.strategy import Rows
-from ffd_continual.strategies.template import place
 
 FACES = 2000  # at most so many are asked; under 1,000 the floor itself says little
 PERMUTATIONS = 20

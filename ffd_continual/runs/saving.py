@@ -6,10 +6,9 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from avalanche.core import SupervisedPlugin
 
 from ffd_continual.config import CheckpointConfig
 from ffd_continual.runs.checkpoint import (
@@ -25,7 +24,9 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.learner import Learner
 from ffd_continual.strategies.strategy import Strategy
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 KEPT = 2
 
@@ -113,8 +114,11 @@ def latest_safe_point(folder: Path, experience: int) -> Path | None:
     return points[-1] if points else None
 
 
-class SafePoints(SupervisedPlugin):  # type: ignore[misc]
-    """Saves at step boundaries every N minutes or steps; at an experience's start takes the last one back."""
+class SafePoints:
+    """Saves at step boundaries every N minutes or steps; at an experience's start takes the last one back.
+
+    A plugin by its hooks, as strategies are.
+    """
 
     def __init__(
         self,
@@ -125,7 +129,6 @@ class SafePoints(SupervisedPlugin):  # type: ignore[misc]
         trained: Callable[[], float],
         stopping: Stopping,
     ):
-        super().__init__()
         self.folder, self.config, self.threads, self.resume = folder, config, threads, resume
         self.trained = trained  # seconds of training up to now
         self.stopping = stopping  # whether the user wants to end here

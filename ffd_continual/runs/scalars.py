@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from avalanche.core import SupervisedPlugin
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from ffd_continual.runs.folder import write_text
-from ffd_continual.strategies.template import FaceStrategy
+
+if TYPE_CHECKING:
+    from ffd_continual.strategies.training.template import FaceStrategy
 
 
 def read_scalars(path: Path) -> pd.DataFrame:
@@ -44,11 +44,12 @@ def cut_scalars(path: Path, step: int) -> None:
     write_text(path, "".join(line + "\n" for line in kept))
 
 
-class ScalarLog(SupervisedPlugin):  # type: ignore[misc]
-    """Writes every named loss, the learning rate and the learner's gauges at each step."""
+class ScalarLog:
+    """Writes every named loss, the learning rate and the learner's gauges at each step: a plugin by its hooks."""
 
     def __init__(self, path: Path, events: Path, names: tuple[str, ...], start: int):
-        super().__init__()
+        from torch.utils.tensorboard import SummaryWriter  # who only reads scalars does not wait for it
+
         self.names = names
         path.parent.mkdir(parents=True, exist_ok=True)
         cut_scalars(path, start)

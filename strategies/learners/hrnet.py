@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,6 +26,8 @@ STRIDE = 32
 
 def load_hrnet(backbone: str, weights: str) -> Any:
     """A timm HRNet. Raises FFDError on another model, other weights, or weights that cannot be had."""
+    import timm  # two seconds: only who builds a network waits for it
+
     known = timm.list_models("hrnet_*")
     if backbone not in known:
         raise FFDError(f"learner.backbone: wavelet reads HRNet's four resolutions, one of {', '.join(known)}.")

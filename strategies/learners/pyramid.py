@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +46,8 @@ class Pyramid(nn.Module):
     """Maps of all levels of a timm backbone, finest first."""
 
     def __init__(self, config: PyramidConfig):
+        import timm  # two seconds: only who builds a network waits for it
+
         super().__init__()
         check_backbone(config.backbone, config.weights)
         # The whole model tells how many levels there are; the feature network lists five of them unless asked.

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -107,6 +106,8 @@ class TimmEncoder(FaceEncoder):
     """Any timm model at its own input size, with its own pooling."""
 
     def __init__(self, model: str, file: str, size: int):
+        import timm  # two seconds: only who builds a network waits for it
+
         super().__init__(f"{model}, {Path(file).name if file else 'weights of timm hub'}", size)
         if not timm.is_model(model):
             raise FFDError(f"learner.encoder.model: timm has no model {model!r}; `kind: timm` needs one by name.")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +34,8 @@ class TrunkConfig:
 
 def check_backbone(backbone: str, weights: str) -> None:
     """Raise FFDError on a backbone that timm does not know, or weights that it cannot have."""
+    import timm  # two seconds: only who builds a network waits for it
+
     if not timm.is_model(backbone):
         near = timm.list_models(f"*{backbone[:6]}*")[:8]
         raise FFDError(f"learner.trunk.backbone: timm has no model {backbone!r}. Near: {', '.join(near)}.")
@@ -135,6 +136,8 @@ class Trunk(nn.Module):
     """`low` (frozen stages, no gradient, normalisation fixed) and `high` (trained stages)."""
 
     def __init__(self, config: TrunkConfig):
+        import timm  # two seconds: only who builds a network waits for it
+
         super().__init__()
         check_backbone(config.backbone, config.weights)
         model = timm.create_model(config.backbone, pretrained=config.weights == "timm", num_classes=0)

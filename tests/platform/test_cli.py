@@ -133,6 +133,7 @@ def test_runs_that_cannot_go_on(ffd: Ffd, config: Path, tmp_path: Path) -> None:
     run.mkdir()
     (run / "config.yaml").write_text("learner: {name: iin, older: 1}\nstrategy: naive\n")
     _assert_refused(ffd("resume", str(run)), "run/config.yaml", "another version", "unknown key learner.older")
+    _assert_refused(ffd("run", str(config), "--quiet", "--out", str(run)), "holds no run (config.yaml lies there)")
     shutil.rmtree(run)
     assert ffd("run", str(config), "--quiet", "--out", str(run))[0] == 0
     _assert_refused(ffd("run", str(config), "--quiet", "--out", str(run)), "holds a run already", "ffd resume")

@@ -95,6 +95,8 @@ def test_an_unknown_key_names_the_nearest(path: str, words: list[str]) -> None:
         ("train.steps", 0, "at least 1"),
         ("train.batch", 3, "at least 4"),
         ("scenario.size", 8, "at least 32"),
+        ("scenario.seed", -1, "at least 0"),
+        ("views.rotate", 400, "at most 180"),
     ],
 )
 def test_values_of_another_type_or_range_are_refused(path: str, value: Any, wanted: str) -> None:

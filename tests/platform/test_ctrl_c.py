@@ -25,7 +25,7 @@ from ffd_continual.scenarios.forging.portraits import SUFFIXES
 from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.studio.portrait import studio_faces
 from ffd_continual.stopping import Stopping
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.training.template import FaceStrategy
 
 LIMIT = 180.0  # seconds until a command must have come to the point where it is stopped
 

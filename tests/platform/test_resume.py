@@ -16,7 +16,7 @@ from ffd_continual.run import resume, start
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.runs.saving import SafePoints
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.training.template import FaceStrategy
 
 
 class _Stop(Exception):

@@ -132,6 +132,19 @@ def test_cameras_by_experience_by_rest_and_mixed() -> None:
     assert set(_part(_build(), "train", "alpha")["profile"]) == {""}
 
 
+def test_a_camera_for_what_is_not_there_is_refused() -> None:
+    with pytest.raises(FFDError, match=r"'alpa' is no experience, and no forgery of faces.*alpha, beta"):
+        _build(profiles={"alpa": "phone"})
+    _build(profiles={"delta": ""})  # a forgery of the data that this scenario leaves out
+
+
+def test_faces_that_stand_twice_are_told() -> None:
+    table = _manifest().table
+    twice = make_manifest(pd.concat([table, table[table["path"] == "alpha/p3.png"]]), Path("/faces"))
+    assert any("1 faces stand twice in one stream" in note for note in _build(twice).notes)
+    assert not _build().notes
+
+
 def test_index_gives_ascending_rows_and_streams_do_not_overlap() -> None:
     scenario = _build()
     found = [scenario.index(s, n) for s in ("train", "valid", "test") for n in scenario.experiences]

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ffd_continual.scenarios.benchmark import make_benchmark
 from ffd_continual.scenarios.capture import PROFILES
-from ffd_continual.scenarios.dataset import make_benchmark, make_sources, plain_batch
+from ffd_continual.scenarios.dataset import make_sources, plain_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import read_manifest
 from ffd_continual.scenarios.streams import Scenario, ScenarioConfig, build_scenario

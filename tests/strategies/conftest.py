@@ -19,7 +19,7 @@ from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.manifest import Manifest, read_manifest
 from ffd_continual.scenarios.streams import Scenario, ScenarioConfig, build_scenario
 from ffd_continual.strategies.learner import Learner
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.training.template import FaceStrategy
 
 TINY = {
     "trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4},

@@ -13,9 +13,10 @@ from ffd_continual.config import config_from
 from ffd_continual.runs.assemble import assemble
 from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.learners.ce import CE, CEConfig, TypeHead, any_forgery
 from ffd_continual.strategies.learners.trunk import TrunkConfig
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.training.template import FaceStrategy
 
 TRUNK = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=2)
 

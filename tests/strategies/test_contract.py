@@ -11,8 +11,8 @@ from avalanche.training.plugins import EWCPlugin, LwFPlugin
 
 from ffd_continual.load import known_methods
 from ffd_continual.strategies.learner import Learner, two_logits
-from ffd_continual.strategies.stock import Stock
 from ffd_continual.strategies.strategy import Strategy
+from ffd_continual.strategies.training.stock import Stock
 
 LEARNERS, STRATEGIES = sorted(known_methods(Learner)), sorted(known_methods(Strategy))
 ONLY = {"er_ace": "ce"}  # strategies that are defined for one learner, as configured in SETTINGS

@@ -11,7 +11,7 @@ import torch
 
 from ffd_continual.scenarios.dataset import plain_batch
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.training.template import FaceStrategy
 
 
 def test_the_teacher_s_bins_and_both_terms_follow_a_loop(workshop: Any) -> None:

@@ -9,11 +9,12 @@ import torch
 
 from ffd_continual.scenarios.dataset import Request, train_batch
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.learners.dcl import DCL, DCLConfig
 from ffd_continual.strategies.learners.dcl_views import DataViewConfig, draw_data_view, show
 from ffd_continual.strategies.learners.plain import Plain, PlainConfig
 from ffd_continual.strategies.learners.trunk import TrunkConfig
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.training.template import FaceStrategy
 
 TRUNK = TrunkConfig("test_efficientnet", "none", 2)
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 
 from ffd_continual.config import config_from, read_yaml
 from ffd_continual.scenarios.batch import Batch
+from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.learners.dcl import DCL
 from ffd_continual.strategies.learners.dcl_losses import inter_loss
-from ffd_continual.strategies.template import place
 
 FACES, SHARE = 32, 0.02
 

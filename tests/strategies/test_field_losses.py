@@ -20,7 +20,7 @@ from ffd_continual.strategies.field_losses import (
     representation_pull,
     supervised_contrast,
 )
-from ffd_continual.strategies.plan import StepPlan
+from ffd_continual.strategies.training.plan import StepPlan
 
 
 def _softmax(z: float, temperature: float) -> list[float]:

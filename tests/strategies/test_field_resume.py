@@ -11,7 +11,8 @@ from avalanche.core import SupervisedPlugin
 
 from ffd_continual.runs.checkpoint import Checkpoint, load_optimizer, optimizer_tensors
 from ffd_continual.runs.saving import parameter_names, restore, state_of
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.learner import place
+from ffd_continual.strategies.training.template import FaceStrategy
 
 
 class _Take(SupervisedPlugin):  # type: ignore[misc]

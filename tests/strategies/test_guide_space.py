@@ -17,11 +17,11 @@ from ffd_continual.runs.checkpoint import load_optimizer, optimizer_tensors
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import Request, train_batch
 from ffd_continual.scenarios.errors import FFDError
-from ffd_continual.strategies.learner import Learner
+from ffd_continual.strategies.learner import Learner, place
 from ffd_continual.strategies.learners.guide_space import GuideSpace, GuideSpaceConfig
 from ffd_continual.strategies.learners.trunk import TrunkConfig
 from ffd_continual.strategies.strategy import Strategy
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.training.template import FaceStrategy
 
 ROOT = Path(__file__).parents[2]
 TRUNK = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=2)

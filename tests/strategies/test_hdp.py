@@ -11,7 +11,7 @@ import torch
 from ffd_continual.scenarios.dataset import train_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.hdp import stand_ins, universal_perturbation, universal_step
-from ffd_continual.strategies.plan import StepPlan
+from ffd_continual.strategies.training.plan import StepPlan
 
 
 def _linear(weight: torch.Tensor, bias: float) -> Any:

@@ -21,11 +21,11 @@ from ffd_continual.runs.checkpoint import (
 )
 from ffd_continual.runs.saving import restore
 from ffd_continual.scenarios.batch import Batch
-from ffd_continual.strategies.learner import Learner
+from ffd_continual.strategies.learner import Learner, place
 from ffd_continual.strategies.learners.plain import Plain, PlainConfig
 from ffd_continual.strategies.learners.trunk import TrunkConfig
 from ffd_continual.strategies.strategy import Strategy
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.training.template import FaceStrategy
 
 LEARNERS = sorted(known_methods(Learner))
 HEAVY = {"wavelet"}  # two HRNets, of which there is no tiny one; test_contract.py trains it every time

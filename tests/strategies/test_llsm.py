@@ -23,7 +23,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learners.llsm import LLSM, LLSMConfig
 from ffd_continual.strategies.learners.pyramid import PyramidConfig
 from ffd_continual.strategies.learners.similarity import binary_cells, pair_targets
-from ffd_continual.strategies.plan import StepPlan
+from ffd_continual.strategies.training.plan import StepPlan
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SMALL = {"trunk": PyramidConfig("test_efficientnet", "none"), "widths": (16, 12), "hidden": 4, "stride": 8}

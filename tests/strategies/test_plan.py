@@ -9,7 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from ffd_continual.scenarios.dataset import BatchDataset, train_batch
-from ffd_continual.strategies.plan import StepPlan
+from ffd_continual.strategies.training.plan import StepPlan
 
 
 def _filled(workshop: Any, strategy: str = "replay", **keep: Any) -> Any:

@@ -15,7 +15,7 @@ from ffd_continual.scenarios.dataset import Request, train_batch
 from ffd_continual.strategies.agem import project
 from ffd_continual.strategies.derpp import dark_loss
 from ffd_continual.strategies.lwf import soft_decision_loss
-from ffd_continual.strategies.plan import StepPlan
+from ffd_continual.strategies.training.plan import StepPlan
 
 
 def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:

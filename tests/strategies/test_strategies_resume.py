@@ -18,8 +18,9 @@ from ffd_continual.runs.checkpoint import (
     save_checkpoint,
 )
 from ffd_continual.runs.saving import parameter_names, restore, state_of
+from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.strategy import Strategy
-from ffd_continual.strategies.template import FaceStrategy, place
+from ffd_continual.strategies.training.template import FaceStrategy
 
 #: Settings under which a method's penalty is felt within a few steps.
 STRONG = {

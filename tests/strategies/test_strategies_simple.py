@@ -14,7 +14,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.er_ace import class_log_probabilities, masked_cross_entropy
 from ffd_continual.strategies.learner import Output
 from ffd_continual.strategies.nearest_mean import class_means, mean_logit
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.training.template import FaceStrategy
 
 STILL = {"pooling": "statistics", "features": 8}
 

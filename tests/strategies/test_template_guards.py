@@ -12,7 +12,7 @@ from ffd_continual.load import strategy_class
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.set_aside import ApartReplay
 from ffd_continual.strategies.teacher import TaughtReplay
-from ffd_continual.strategies.template import TrainConfig, check_training, rate_scale
+from ffd_continual.strategies.training.settings import TrainConfig, check_training, rate_scale
 
 
 def test_cosine_rises_and_falls_to_zero() -> None:

@@ -15,7 +15,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from ffd_continual.strategies.learner import Learner, two_logits
-from ffd_continual.strategies.template import FaceStrategy
+from ffd_continual.strategies.training.template import FaceStrategy
 
 HOOKS = tuple(
     f"{when}_{what}"

@@ -1,0 +1,1 @@
+"""How a learner is trained under a strategy: Avalanche's template, the plan of its steps, the settings."""
