@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import yaml
-from scipy.stats import t as student
 
 from ffd_continual.comparing.curves import Curves, curves_of
-from ffd_continual.measuring.intervals import summarise_with_ci
+from ffd_continual.measuring.intervals import over_seeds, summarise_with_ci
 from ffd_continual.measuring.matrix import TRACES
 from ffd_continual.measuring.video_level import VideoRule
 from ffd_continual.runs.folder import RunFolder
@@ -188,10 +187,8 @@ def estimate(values: Sequence[float | None], own: Sequence[float | None] | None 
     """
     if not values or any(v is None or not math.isfinite(v) for v in values):
         return Estimate()
-    known = np.array(values, dtype=np.float64)
-    mean = float(known.mean())
-    if len(known) > 1:
-        half = float(student.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    mean, half = over_seeds([float(v) for v in values if v is not None])
+    if len(values) > 1:
         return Estimate(mean, mean - half, mean + half)
     low, high = own if own else (None, None)
     return Estimate(mean, math.nan if low is None else low, math.nan if high is None else high)

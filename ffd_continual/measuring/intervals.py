@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 
 from ffd_continual.measuring.matrix import (
     TRACES,
@@ -33,6 +35,14 @@ LINES = {
 
 FEW = 20  # persons or videos below which a 95 % interval of a simulated AUC held the truth in 87 (5) to 92 % (10) only
 TRACE_LINES = {"iou": "trace IoU at 0.5", "pixel_auc": "trace pixel AUC"}
+
+
+def over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """The mean of one figure of n >= 1 seeds, and t(0.975, n - 1) s / sqrt(n): NaN of a single seed."""
+    known = np.array(values, dtype=np.float64)
+    if len(known) == 1:
+        return float(known[0]), math.nan
+    return float(known.mean()), float(student.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
 
 
 def summarise_with_ci(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ffd_continual.measuring.intervals import over_seeds
 from ffd_continual.runs.folder import RunFolder, write_text
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.sweeping.claims import held
@@ -61,13 +63,13 @@ def write_rows(out: Path, claims: Path, methods: Sequence[str]) -> pd.DataFrame:
 
 
 def mean_table(rows: pd.DataFrame) -> str:
-    """Mean over seeds and half the spread of the main figures, at most 80 columns."""
+    """Mean over seeds and 95 % interval of the main figures, as `ffd compare` gives them; at most 80 columns."""
     shown = {"aa": "AA", "diagonal": "diag", "forgetting_signed": "forget", "unseen": "unseen"}
     lines = [f"{'method':20s}{'n':>3s}" + "".join(f"{word:>14s}" for word in shown.values())]
     for method, part in rows.groupby("method", sort=False):
         cells = []
         for figure in shown:
-            values = part[f"auc_{figure}"].astype(float)
-            cells.append(f"{values.mean():.3f} ±{(values.max() - values.min()) / 2:.3f}")
+            mean, half = over_seeds(part[f"auc_{figure}"].astype(float).tolist())
+            cells.append(f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ±{half:.3f}")
         lines.append(f"{str(method)[:19]:20s}{len(part):>3d}" + "".join(f"{cell:>14s}" for cell in cells))
-    return "\n".join([*lines, "AUC, mean over n seeds ± half the range"])
+    return "\n".join([*lines, "AUC, mean over n seeds ± 95 % interval (Student's t); one seed has none here"])

@@ -11,6 +11,7 @@ import yaml
 
 from ffd_continual.cli import main
 from ffd_continual.commands.sweep import Grid
+from ffd_continual.sweeping.rows import mean_table
 
 
 def test_learners_times_strategies() -> None:
@@ -69,3 +70,11 @@ def test_a_grid_without_cells_is_an_error(tmp_path: Path, capsys: pytest.Capture
     file.write_text("base: demo\n", encoding="utf-8")
     assert main(["sweep", str(file), "--out", str(tmp_path / "out")]) == 2
     assert "names no cell" in capsys.readouterr().err
+
+
+def test_the_printed_table_gives_the_interval_that_a_comparison_gives() -> None:
+    figures = {f"auc_{name}": [0.7, 0.8, 0.9, 0.6] for name in ("aa", "diagonal", "forgetting_signed", "unseen")}
+    lines = mean_table(pd.DataFrame({"method": ["a", "a", "a", "alone"], **figures})).splitlines()
+    assert lines[1].split() == ["a", "3", *["0.800", "±0.248"] * 4]
+    assert lines[2].split() == ["alone", "1", *["0.600"] * 4]
+    assert all(len(line) <= 80 for line in lines)

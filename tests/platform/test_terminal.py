@@ -136,7 +136,7 @@ def test_run_sweep_and_check_fit(
     assert "figures may be too good" in " ".join(said.err.split())
     assert "person of another experience" in " ".join(said.out.split())
     assert "AUC (frame level)" in said.out
-    assert "half the range" in said.out
+    assert "Student's t" in said.out
     assert not _too_wide(said.out)
     assert not [line for line in _too_wide(said.err) if "%|" not in line]  # a bar takes the terminal's own width
     assert cli.main(["check", str(tmp_path / "manifest.csv")]) == 2
