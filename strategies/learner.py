@@ -35,8 +35,8 @@ Losses = dict[str, Tensor]
 class Answers(Protocol):
     """Answers for settled modules, which never change: what they said of a face before need not be computed again."""
 
-    def logits(self, module: nn.Module, read: Tensor) -> Tensor:
-        """The logits (B,) of a settled module for what it reads of B faces, as the module would give them."""
+    def said(self, module: nn.Module, read: Tensor) -> Tensor:
+        """What a settled module's `say` gives for what it reads of B faces: rows (B, N) of numbers."""
 
 
 class Learner(nn.Module):

@@ -90,9 +90,9 @@ def _ask(detector: Opened, faces: Sequence[Picture]) -> tuple[list[Verdict], Flo
     """Verdicts, and on the way what each module of one forgery sees (N, K D) and says (N, K); None and (N, 0) without
     such modules. Other threads must not ask meanwhile: their faces would be heard, too."""
     modules = expert_modules(detector.learner) or ()
-    answers: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
+    answers: list[list[Sequence[Tensor]]] = [[] for _ in modules]
 
-    def listen(module: nn.Module, into: list[tuple[Tensor, Tensor]]) -> RemovableHandle:
+    def listen(module: nn.Module, into: list[Sequence[Tensor]]) -> RemovableHandle:
         return module.register_forward_hook(lambda _module, _asked, answer: into.append(answer))
 
     handles = [listen(module, into) for module, into in zip(modules, answers, strict=True)]
@@ -104,6 +104,6 @@ def _ask(detector: Opened, faces: Sequence[Picture]) -> tuple[list[Verdict], Flo
             handle.remove()
     if not answers or not all(answers):
         return verdicts, None, np.zeros((len(faces), 0))
-    seen = torch.stack([torch.cat([special for special, _ in own]) for own in answers], dim=1)
-    said = torch.stack([torch.cat([logit for _, logit in own]) for own in answers], dim=1)
+    seen = torch.stack([torch.cat([answer[0] for answer in own]) for own in answers], dim=1)
+    said = torch.stack([torch.cat([answer[1] for answer in own]) for own in answers], dim=1)
     return verdicts, seen.flatten(1).double().cpu().numpy(), said.double().cpu().numpy()

@@ -1,10 +1,11 @@
 """What closed modules say of the faces that every version is measured on, asked once for all additions.
 
 A learner with a module a type (IIN) would ask K modules about the test faces of K types after each addition: the square
-of what is known. But a closed module never changes, and what it reads of a face (frozen layers) neither; so its logit
-is looked up by the module's weights and the bytes that it reads, and only new modules and new faces are asked. A logit
-is computed in batches of one fixed size (see judged.py), so that looking it up and asking again give the same bits.
-Axes: B faces of a batch, N faces met so far, M modules.
+of what is known. But a closed module never changes, and what it reads of a face (frozen layers) neither; so what it
+says is looked up by the module's weights and the bytes that it reads, and only new modules and new faces are asked. An
+answer is computed in batches of one fixed size (see judged.py), so that looking it up and asking again give the same
+bits.
+Axes: B faces of a batch, N faces met so far, M modules, A numbers of an answer (those of one learner all give as many).
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ def digest_of(module: nn.Module) -> bytes:
 
 @torch.no_grad()
 def asked(module: nn.Module, low: Tensor) -> npt.NDArray[np.float32]:
-    """The module's logits (B,) of what it reads, in batches of exactly BATCH, filled up with zeros."""
+    """What the module says (B, A) of what it reads, in batches of exactly BATCH, filled up with zeros."""
     found = []
     for start in range(0, len(low), BATCH):
         chunk = low[start : start + BATCH]
         filled = torch.cat([chunk, chunk.new_zeros((BATCH - len(chunk), *chunk.shape[1:]))])
-        found.append(module(filled)[1][: len(chunk)].float().cpu().numpy())
+        found.append(module.say(filled)[: len(chunk)].float().cpu().numpy())  # type: ignore[operator]
     return np.concatenate(found)
 
 
@@ -51,14 +52,15 @@ class ClosedModules:
         self.path = path
         self.faces: dict[bytes, int] = {}
         self.modules: dict[bytes, int] = {}
-        self.z = np.full((0, 0), np.nan, np.float32)  # (N, M), NaN: not asked yet
+        self.words = np.zeros((0, 0, 0), np.float32)  # (N, M, A)
+        self.asked = np.zeros((0, 0), np.bool_)  # (N, M)
         self._now: tuple[Tensor, npt.NDArray[np.int64]] | None = None
         self._columns: dict[nn.Module, int] = {}
         if path.is_file():
             with np.load(path) as held:
                 self.faces = {key.tobytes(): row for row, key in enumerate(held["faces"])}
                 self.modules = {key.tobytes(): column for column, key in enumerate(held["modules"])}
-                self.z = held["z"]
+                self.words, self.asked = held["words"], held["asked"]
 
     @contextmanager
     def answering(self, learner: Learner) -> Iterator[None]:
@@ -73,15 +75,16 @@ class ClosedModules:
         finally:
             learner.answers, self._columns, self._now = None, {}, None
 
-    def logits(self, module: nn.Module, read: Tensor) -> Tensor:
-        """(B,), looked up; those of new faces are asked first."""
+    def said(self, module: nn.Module, read: Tensor) -> Tensor:
+        """(B, A), looked up; new faces are asked first."""
         column, rows = self._columns[module], self._rows(read)
-        z = self.z[rows, column]
-        missing = np.flatnonzero(np.isnan(z))
+        missing = np.flatnonzero(~self.asked[rows, column])
         if len(missing):
-            z[missing] = asked(module, read[torch.from_numpy(missing).to(read.device)])
-            self.z[rows, column] = z
-        return torch.from_numpy(z).to(read.device)
+            new = asked(module, read[torch.from_numpy(missing).to(read.device)])
+            self._room(new.shape[1])
+            self.words[rows[missing], column] = new
+            self.asked[rows[missing], column] = True
+        return torch.from_numpy(self.words[rows, column]).to(read.device)
 
     def save(self) -> None:
         """Written whole."""
@@ -89,17 +92,19 @@ class ClosedModules:
         part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part.npz")
         keys = [np.frombuffer(b"".join(known), np.uint8).reshape(-1, KEY) for known in (self.faces, self.modules)]
         try:
-            np.savez(part, faces=keys[0], modules=keys[1], z=self.z[: len(self.faces), : len(self.modules)])
+            n, m = len(self.faces), len(self.modules)
+            np.savez(part, faces=keys[0], modules=keys[1], words=self.words[:n, :m], asked=self.asked[:n, :m])
             part.rename(self.path)
         finally:
             part.unlink(missing_ok=True)
 
-    def _room(self) -> None:
-        rows, columns = self.z.shape
-        if rows < len(self.faces) or columns < len(self.modules):
-            more = np.full((max(rows, 2 * len(self.faces)), max(columns, len(self.modules))), np.nan, np.float32)
-            more[:rows, :columns] = self.z
-            self.z = more
+    def _room(self, numbers: int = 0) -> None:
+        rows, columns, wide = self.words.shape
+        if rows < len(self.faces) or columns < len(self.modules) or wide < numbers:
+            shape = (max(rows, 2 * len(self.faces)), max(columns, len(self.modules)), max(wide, numbers))
+            words, known = np.zeros(shape, np.float32), np.zeros(shape[:2], np.bool_)
+            words[:rows, :columns, :wide], known[:rows, :columns] = self.words, self.asked
+            self.words, self.asked = words, known
 
     def _rows(self, low: Tensor) -> npt.NDArray[np.int64]:
         """Where the faces of a batch stand; all modules are asked with the same tensor, which is read once."""

@@ -46,7 +46,7 @@ class Answers:
 def expert_modules(learner: Learner) -> nn.ModuleList | None:
     """The learner's modules of one type each, in the order of `growth`; None where it has none.
 
-    They are found by the name `intra`; each takes a batch and returns (special feature (B, D), logit (B,)).
+    They are found by the name `intra`; each takes a batch and returns (special feature (B, D), logit (B,), ...).
     """
     found = getattr(learner, "intra", None)
     return found if isinstance(found, nn.ModuleList) and len(found) == len(learner.growth) > 0 else None
@@ -57,7 +57,7 @@ def ask(learner: Learner, frozen: Sequence[Tensor]) -> Answers:
     """Judge the faces, given as frozen features in batches, and listen to each module on the way."""
     modules = expert_modules(learner)
     assert modules is not None
-    heard: list[list[tuple[Tensor, Tensor]]] = [[] for _ in modules]
+    heard: list[list[Sequence[Tensor]]] = [[] for _ in modules]
 
     def listen(at: int) -> Any:
         return modules[at].register_forward_hook(lambda module, asked, answer: heard[at].append(answer))
@@ -72,8 +72,8 @@ def ask(learner: Learner, frozen: Sequence[Tensor]) -> Answers:
         for handle in handles:
             handle.remove()
         learner.train(was)
-    special = torch.stack([torch.cat([s for s, _ in answers]) for answers in heard], dim=1)
-    return Answers(common, special, torch.stack([torch.cat([z for _, z in answers]) for answers in heard], dim=1))
+    special = torch.stack([torch.cat([answer[0] for answer in own]) for own in heard], dim=1)
+    return Answers(common, special, torch.stack([torch.cat([answer[1] for answer in own]) for own in heard], dim=1))
 
 
 def mean_correlation(common: Tensor, special: Tensor, labels: Tensor) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,15 +30,13 @@ from ffd_continual.strategies.learner import Learner, Losses, Output, split_deca
 from ffd_continual.strategies.learners.iin_losses import (
     decoupling,
     instance_contrast,
-    mask_evidence,
-    masked_mean,
     mixture,
     odds_mixture,
-    top_share,
-    trace_contrast,
 )
 from ffd_continual.strategies.learners.inter import InterModule, InterOutput, IntraModule, follow, slow_copy
+from ffd_continual.strategies.learners.local_evidence import mixed_evidence
 from ffd_continual.strategies.learners.routing import Router
+from ffd_continual.strategies.learners.trace_masking import TraceMasking
 from ffd_continual.strategies.learners.trunk import Standardise, Trunk, TrunkConfig, level_statistics
 
 
@@ -95,10 +93,10 @@ class IIN(Learner):
         self.slow = slow_copy(self.inter)
         self.intra = nn.ModuleList()
         self.router = Router(self.route_features)
-        self.trace = nn.Linear(config.local, config.local)
+        weights = config.trace_weight, config.mask_weight
+        self.ftmm = TraceMasking(config.local, config.queue, config.trace_share, config.temperature, *weights)
         self.rebuild = nn.Linear(2 * features, self.statistics)
         self.real_queue, self.fake_queue = (FeatureQueue(config.queue, features) for _ in range(2))
-        self.trace_queue, self.untraced_queue = (FeatureQueue(config.queue, config.local) for _ in range(2))
         self.train()
 
     @property
@@ -123,14 +121,14 @@ class IIN(Learner):
         self.router.grow()
         self.intra.requires_grad_(False)
         if self.config.intra:
-            made = IntraModule(self.trunk.high, self.trunk.channels, self.config.dropout)
+            made = IntraModule(self.trunk.high, self.trunk.low_channels, self.trunk.channels, self.config.dropout)
             if self.config.intra_start and len(self.intra):
                 made.copy_from(self.intra[-1])  # type: ignore[arg-type]
             self.intra.append(made.to(self.rebuild.weight.device))
 
     def param_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """The common path, the projections, and the newest intra-module, all at the same rate."""
-        parts = [self.inter, self.trace, self.rebuild, *self.intra[-1:]]
+        parts = [self.inter, self.ftmm, self.rebuild, *self.intra[-1:]]
         return split_decay([p for part in parts for p in part.parameters()], lr, weight_decay)
 
     def settled(self) -> Sequence[nn.Module]:
@@ -176,20 +174,24 @@ class IIN(Learner):
         prior = log_weights if self.config.routing else even
         z, attribution = out.z, prior.exp()
         if self.config.intra:
-            each = self.special_logits(low)
+            each, evidence = self.special(low)
             out.features["z_special"], attribution = odds_mixture(each, prior, self.config.lapse)
+            if self.config.ftmm:
+                out.maps["trace"] = mixed_evidence(evidence, attribution, out.maps["trace"])
             say = torch.tensor([self.config.common_weight, 1.0 - self.config.common_weight], device=z.device).log()
             z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), say)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
 
-    def special_logits(self, low: Tensor) -> Tensor:
-        """What each intra-module says of frozen maps: (B, K); `answers`, if there are any, speak for settled ones."""
+    def special(self, low: Tensor) -> tuple[Tensor, Tensor]:
+        """What each intra-module says of frozen maps: logits (B, K) and evidence (B, K, H, W); `answers`, if there are
+        any, speak for settled ones."""
         known, settled = self.answers, len(self.settled())
-        each = [
-            known.logits(module, low) if known is not None and at < settled else module(low)[1]
+        said = [
+            known.said(module, low) if known is not None and at < settled else module.say(low)  # type: ignore[operator]
             for at, module in enumerate(self.intra)
         ]
-        return torch.stack(each, dim=1)
+        rows = torch.stack(said, dim=1)
+        return rows[:, :, 0], rows[:, :, 1:].reshape(*rows.shape[:2], low.shape[-2], low.shape[-1])
 
     def judge_common(self, frozen: Tensor) -> Output:
         """The common path's answer alone: what a teacher is asked for."""
@@ -210,7 +212,7 @@ class IIN(Learner):
         losses = {"common": F.binary_cross_entropy_with_logits(answer.z, target.float())}
         current = (batch.experience == len(self.growth) - 1) & ~shown
         if config.intra and int(current.sum()) > 1:
-            special, z_special = self.intra[-1](low[current])
+            special, z_special, _ = self.intra[-1](low[current])
             losses["intra"] = F.binary_cross_entropy_with_logits(z_special, target[current].float())
             if config.decouple:
                 common = answer.common[current]
@@ -218,7 +220,7 @@ class IIN(Learner):
                 losses["decouple"] = config.decouple_weight * decoupling(common, special, target[current])
                 losses["rebuild"] = config.rebuild_weight * F.mse_loss(rebuilt, statistics[current])
         if config.ftmm:
-            losses |= self._trace_losses(answer, batch)
+            losses |= self.ftmm.losses(answer, batch)
         if config.inter and (batch.view2.shape[1] or batch.frozen2.shape[1]):
             # A self-blended face has no second view of its own: it takes no part here.
             losses["contrast"] = config.contrast_weight * self._contrast(answer, batch, ~shown)
@@ -245,40 +247,23 @@ class IIN(Learner):
         self.fake_queue.enqueue(key[target == 1], rows[target == 1])
         return loss
 
-    def _trace_losses(self, answer: InterOutput, batch: Batch) -> Losses:
-        """FTMM: the evidence against the mask, and the contrast of traces with what is left without them."""
-        config, target = self.config, batch.target
-        losses: Losses = {}
-        if batch.mask.shape[1]:
-            losses["mask"] = config.mask_weight * mask_evidence(answer.evidence, batch.mask, batch.mask_known)
-        where = top_share(answer.evidence.detach(), config.trace_share)
-        traced = F.normalize(self.trace(masked_mean(answer.local, where)), dim=1)
-        untraced = F.normalize(self.trace(masked_mean(answer.local, 1.0 - where)), dim=1)
-        forged, real = target == 1, target == 0
-        if bool(forged.any()) and bool(real.any()):
-            anchor = traced[forged]
-            positives = torch.cat([anchor, self.trace_queue.filled()[0].clone()])
-            same = torch.zeros(len(anchor), len(positives), dtype=torch.bool, device=anchor.device)
-            same.fill_diagonal_(True)
-            # A real face has no trace: with or without its top locations it must stay real.
-            negatives = torch.cat([traced[real], untraced[real], self.untraced_queue.filled()[0].clone()])
-            losses["trace"] = config.trace_weight * trace_contrast(
-                anchor, positives, same, negatives, untraced[forged], config.temperature
-            )
-            self.trace_queue.enqueue(anchor.detach())
-            self.untraced_queue.enqueue(traced[real].detach())
-        return losses
-
     def end(self, forgery: str, faces: Iterable[Batch]) -> None:
-        """Prototypes of the type from its training faces, in the fixed routing space."""
+        """Prototypes of the type from its training faces, in the fixed routing space; where its masks lie."""
         kind = len(self.growth) - 1
+        newest = cast(IntraModule, self.intra[-1]) if self.config.intra and self.config.ftmm else None
+        sums = newest.sums() if newest is not None else None
         features, labels = [], []
         for batch in faces:
             member = batch.experience == kind
-            statistics, _ = self._split(self.seen(batch)[member])
+            statistics, low = self._split(self.seen(batch)[member])
             features.append(statistics[:, : self.route_features])
             labels.append(batch.target[member])
+            if newest is not None and sums is not None and batch.mask.shape[1]:
+                told = batch.mask_known[member] | (labels[-1] == 0)
+                sums.add(newest.locations(low[told]), batch.mask[member][told])
         self.router.learn(kind, torch.cat(features), torch.cat(labels))
+        if newest is not None and sums is not None:
+            newest.evidence.learn(sums)
 
     def closed(self) -> Learner:
         """With a router of constants."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffd_continual.strategies.learners.iin_losses import masked_mean, top_share
+from ffd_continual.strategies.learners.local_evidence import EXTRA, LocalEvidence, LocationSums, location_features
 
 
 def started(stages: nn.Module) -> nn.Module:
@@ -22,23 +24,50 @@ def started(stages: nn.Module) -> nn.Module:
     return copy.deepcopy(stages).requires_grad_(True)
 
 
-class IntraModule(nn.Module):
-    """What one forgery type adds: special features (B, D) of the frozen map, and a logit. Its input never moves."""
+class IntraOutput(NamedTuple):
+    """An intra-module's answer for B faces."""
 
-    def __init__(self, stages: nn.Module, features: int, dropout: float):
+    special: Tensor  # (B, D)
+    z: Tensor  # (B,)
+    evidence: Tensor  # (B, H, W) log-odds of forged pixels; NaN until the module is closed, or without masks
+
+
+class IntraModule(nn.Module):
+    """What one forgery type adds: special features of the frozen map, a logit, and where its masks lie. Its input never
+    moves, and the evidence is read from what is closed (local_evidence.py): no loss sees it."""
+
+    def __init__(self, stages: nn.Module, channels: int, features: int, dropout: float):
         super().__init__()
         self.dropout = dropout
         self.stages = started(stages)
         self.head = nn.Linear(features, 1)
+        self.evidence = LocalEvidence(channels + features + EXTRA)
 
-    def forward(self, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Frozen map (B, C, H, W) to the special feature (B, D) and its logit (B,)."""
-        special = self.stages(low).mean((2, 3))
-        return special, self.head(F.dropout(special, self.dropout, self.training)).squeeze(1)
+    def forward(self, low: Tensor) -> IntraOutput:
+        """Of the frozen map (B, C, H, W)."""
+        high = self.stages(low)
+        special = high.mean((2, 3))
+        z = self.head(F.dropout(special, self.dropout, self.training)).squeeze(1)
+        return IntraOutput(special, z, self.evidence(low, high, z))
+
+    def say(self, low: Tensor) -> Tensor:
+        """All that a decision reads of it: rows (B, 1 + H W) of the logit and the evidence."""
+        _, z, evidence = self(low)
+        return torch.cat([z[:, None], evidence.flatten(1)], dim=1)
+
+    def locations(self, low: Tensor) -> Tensor:
+        """What the evidence reads (B, R, H, W)."""
+        high = self.stages(low)
+        return location_features(low, high, self.head(high.mean((2, 3))).squeeze(1))
+
+    def sums(self) -> LocationSums:
+        """Empty ones, for `evidence.learn`."""
+        return LocationSums(len(self.evidence.weight), self.evidence.weight.device)
 
     def copy_from(self, other: IntraModule) -> None:
         """Start from what another type's module has learnt."""
-        self.load_state_dict(other.state_dict())
+        self.stages.load_state_dict(other.stages.state_dict())
+        self.head.load_state_dict(other.head.state_dict())
 
 
 @dataclass(frozen=True)

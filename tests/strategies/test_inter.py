@@ -85,7 +85,7 @@ def test_follow_is_the_moving_average() -> None:
 
 def test_an_intra_module_starts_from_another_and_leaves_it_alone(low: Tensor) -> None:
     stages = _stages()
-    first, second = IntraModule(stages, 5, 0.0), IntraModule(stages, 5, 0.0)
+    first, second = IntraModule(stages, 4, 5, 0.0), IntraModule(stages, 4, 5, 0.0)
     before = first(low)[1].detach().clone()
     assert not torch.equal(second(low)[1], before)
     second.copy_from(first)
@@ -111,7 +111,7 @@ def test_a_closed_module_answers_bit_for_bit_after_later_experiences(workshop: A
 
 def test_modules_start_from_the_stages_and_leave_them_alone(low: Tensor) -> None:
     stages = _stages().requires_grad_(False)
-    module = IntraModule(stages, 5, 0.0)
+    module = IntraModule(stages, 4, 5, 0.0)
     assert all(torch.equal(a, b) for a, b in zip(module.stages.parameters(), stages.parameters(), strict=True))
     before = stages(low)
     module(low)[1].sum().backward()
