@@ -103,8 +103,11 @@ def test_a_closed_module_answers_bit_for_bit_after_later_experiences(workshop: A
         learner = run.parts.learner.eval()
         with torch.no_grad():
             _, frozen = learner._split(learner.seen(next(run.agent.faces(rows))))
-            answers.append(learner.intra[0](frozen)[1])
+            answers.append(learner.intra[0].say(frozen))
     assert torch.equal(*answers)
+    assert answers[0].shape[1] == 1 + frozen.shape[-2] * frozen.shape[-1]  # the logit, and where the forgery shows
+    assert not answers[0].isnan().any()
+    assert not [name for name, _ in two.parts.learner.named_parameters() if "evidence" in name]  # no loss sees it
     assert not any(p.requires_grad for p in two.parts.learner.intra[0].parameters())
     assert all(p.requires_grad for p in two.parts.learner.intra[1].parameters())
 

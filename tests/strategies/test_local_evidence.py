@@ -123,22 +123,6 @@ def test_modules_are_mixed_by_their_share_of_the_decision() -> None:
                 assert float(torch.sigmoid(found[b, 0, h, w])) == pytest.approx(p, abs=1e-6)
 
 
-def test_what_a_closed_module_says_of_places_is_never_forgotten(workshop: Any) -> None:
-    one, two = (workshop.train("iin", "iin", experiences=count) for count in (1, 2))
-    rows = one.parts.scenario.index("test", "alpha")
-    said = []
-    for run in (one, two):
-        learner = run.parts.learner.eval()
-        with torch.no_grad():
-            _, low = learner._split(learner.seen(next(run.agent.faces(rows))))
-            said.append(learner.intra[0].say(low))
-    assert bool(one.parts.learner.intra[0].evidence.met)
-    assert bool(two.parts.learner.intra[1].evidence.met)
-    assert said[0].shape[1] == 1 + low.shape[-2] * low.shape[-1]
-    assert torch.equal(*said)
-    assert not [name for name, _ in two.parts.learner.named_parameters() if "evidence" in name]  # no loss sees it
-
-
 def test_the_map_of_a_decision_is_that_of_the_modules(workshop: Any) -> None:
     run = workshop.train("iin", "iin", experiences=2)
     learner = run.parts.learner.eval()
