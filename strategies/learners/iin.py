@@ -272,12 +272,14 @@ class IIN(Learner):
         return made
 
     def costs(self) -> dict[str, float]:
-        """One type's module and prototypes, against the encoder."""
-        a_type = sum(p.numel() for p in self.intra[-1].parameters()) if len(self.intra) else 0
+        """One type's module (its bytes with normalisation and evidence) and prototypes, against the encoder."""
+        newest = self.intra[-1] if len(self.intra) else nn.Module()
+        a_type = sum(p.numel() for p in newest.parameters())
+        module = sum(t.numel() * t.element_size() for t in newest.state_dict().values())
         prototypes = 2 * self.router.means.shape[-1] + 1
         return {
             "parameters": float(sum(p.numel() for p in self.parameters())),
             "encoder_parameters": float(sum(p.numel() for p in self.trunk.low.parameters())),
             "parameters_per_type": float(a_type),
-            "bytes_per_type": 4.0 * (a_type + prototypes),
+            "bytes_per_type": float(module + 4 * prototypes),
         }
