@@ -58,9 +58,10 @@ class ClosedModules:
         self._columns: dict[nn.Module, int] = {}
         if path.is_file():
             with np.load(path) as held:
-                self.faces = {key.tobytes(): row for row, key in enumerate(held["faces"])}
-                self.modules = {key.tobytes(): column for column, key in enumerate(held["modules"])}
-                self.words, self.asked = held["words"], held["asked"]
+                if "words" in held:  # an older version kept logits alone: all is asked again
+                    self.faces = {key.tobytes(): row for row, key in enumerate(held["faces"])}
+                    self.modules = {key.tobytes(): column for column, key in enumerate(held["modules"])}
+                    self.words, self.asked = held["words"], held["asked"]
 
     @contextmanager
     def answering(self, learner: Learner) -> Iterator[None]:

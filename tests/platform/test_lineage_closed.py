@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -57,6 +58,18 @@ def _asked(learner: IIN) -> list[int]:
     for at in range(len(counts)):
         count(at)
     return counts
+
+
+def test_a_file_of_an_older_version_is_asked_anew(learner: IIN, frozen: Tensor, tmp_path: Path) -> None:
+    path = tmp_path / "closed.npz"
+    keys = np.zeros((1, 16), np.uint8)
+    np.savez(path, faces=keys, modules=keys, z=np.zeros((1, 1), np.float32))
+    plain, closed = _judged(learner, frozen[:64]), ClosedModules(path)
+    with closed.answering(learner):
+        torch.testing.assert_close(_judged(learner, frozen[:64]).z, plain.z, rtol=0, atol=0)
+        assert len(closed.faces) == 64
+    closed.save()
+    assert len(ClosedModules(path).faces) == 64
 
 
 def test_looking_up_gives_what_asking_gives(learner: IIN, frozen: Tensor, tmp_path: Path) -> None:
