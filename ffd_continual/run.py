@@ -24,7 +24,7 @@ from ffd_continual.measuring.matrix import UNTRAINED
 from ffd_continual.measuring.video_level import names_in
 from ffd_continual.runs.assemble import Parts, assemble
 from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, read_meta, save_checkpoint
-from ffd_continual.runs.detector import calibrated, judge
+from ffd_continual.runs.detector import Detector, calibrated, judge, score_faces
 from ffd_continual.runs.facts import measured, write_facts
 from ffd_continual.runs.folder import RunFolder, describe_environment, write_table, write_text
 from ffd_continual.runs.samples import write_samples
@@ -216,6 +216,18 @@ def valid_rows(parts: Parts, experience: int) -> Rows:
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
+def score_once(agent: FaceStrategy, parts: Parts, rows: Rows, detector: Detector | None = None) -> pd.DataFrame:
+    """A line for each row, in their order; a face that several of them share through one camera is judged once. With a
+    detector `judge`, else `score_faces` without traces."""
+    _, first, place = np.unique(parts.sources.table.slot[rows], return_index=True, return_inverse=True)
+    faces = agent.faces(rows[first])
+    if detector is None:
+        scores = score_faces(parts.learner, parts.keeper.decide, faces, traces=False)
+    else:
+        scores = judge(detector, faces)
+    return scores.iloc[place].assign(row=rows).reset_index(drop=True)
+
+
 def measure(
     agent: FaceStrategy, parts: Parts, folder: RunFolder, config: RunConfig, experience: int, clock: Clock
 ) -> None:
@@ -223,14 +235,12 @@ def measure(
     began = time.monotonic()
     learner, keeper = parts.learner, parts.keeper
     videos = names_in(parts.sources.table.rows, "video")
-    valid = agent.faces(valid_rows(parts, experience))
+    valid = score_once(agent, parts, valid_rows(parts, experience))
     detector = calibrated(learner, keeper.decide, valid, videos, config.evaluation.video_rule)
-    # A face that several streams share through one camera is judged once.
     streams = [("test", name) for name in parts.scenario.experiences] + [("unseen", n) for n in parts.scenario.unseen]
     chosen = [parts.scenario.index(stream, name) for stream, name in streams]
     rows = np.concatenate(chosen)
-    _, first, place = np.unique(parts.sources.table.slot[rows], return_index=True, return_inverse=True)
-    scores = judge(detector, agent.faces(rows[first])).iloc[place].reset_index(drop=True)
+    scores = score_once(agent, parts, rows, detector)
     described = parts.sources.table.rows.iloc[rows].reset_index(drop=True)
     scores["row"] = described["manifest_row"].to_numpy()
     scores["on"] = [name for (_, name), part in zip(streams, chosen, strict=True) for _ in part]

@@ -58,25 +58,30 @@ def face_keys(rows: pd.DataFrame, how: str) -> list[bytes]:
     return found
 
 
-def read_new(rows: pd.DataFrame, how: str, folder: Path, read: Callable[[pd.DataFrame], Read]) -> Read:
+def read_new(
+    rows: pd.DataFrame, how: str, folder: Path, read: Callable[[pd.DataFrame], Read]
+) -> tuple[Arrays, dict[int, str], npt.NDArray[np.int64]]:
     """`read` of the rows that the store in `folder` does not hold, which are added to it; the others are taken there.
+    Rows that are the same face through and through share an entry of the arrays: the third answer tells each row's.
 
-    how: names what `read` does. Where a row cannot be read nothing is added.
+    how: names what `read` does. Where a row cannot be read nothing is added, and nothing shared.
     """
     store = ArrayStore(folder / f"faces-{hashlib.sha256(how.encode()).hexdigest()[:16]}")
-    keys = face_keys(rows, how)
-    first = {key: row for row, key in reversed(list(enumerate(keys)))}
-    new = sorted(row for key, row in first.items() if key not in store)
+    every = face_keys(rows, how)
+    first = {key: row for row, key in reversed(list(enumerate(every)))}
+    keys = sorted(first, key=first.__getitem__)
+    new = [first[key] for key in keys if key not in store]
     arrays, bad = read(rows.iloc[new])
     if bad or not keys:
-        return read(rows)
+        return *read(rows), np.arange(len(rows))
     missing = {name: values for name, values in arrays.items() if name in ("masks", "pairs") and values.ndim == 1}
     held = {name: values for name, values in arrays.items() if name not in missing}
     if "masks" in held:  # 0 or 255
         held["masks"] = np.packbits(arrays["masks"] > 0, axis=-1)
-    store.add([keys[row] for row in new], held)
+    store.add([every[row] for row in new], held)
     found = {name: store.rows(name, keys) if name in held else values for name, values in arrays.items()}
     if "masks" in held:
         size = found["pictures"].shape[1]
         found["masks"] = np.unpackbits(found["masks"], axis=-1, count=size) * np.uint8(255)
-    return found, {}
+    entry = {key: at for at, key in enumerate(keys)}
+    return found, {}, np.array([entry[key] for key in every], np.int64)

@@ -186,7 +186,8 @@ def prepare_table(
         arrays, bad = _read_all(distinct, preparer, threads)
     else:
         how = f"{size}|{seed}|{needs}|{sorted((k, repr(v)) for k, v in profiles.items())!r}"
-        arrays, bad = read_new(distinct, how, store, lambda rows: _read_all(rows, preparer, threads))
+        arrays, bad, entry = read_new(distinct, how, store, lambda rows: _read_all(rows, preparer, threads))
+        slot = entry[slot]
     if bad:
         dropped = distinct.iloc[sorted(bad)].assign(cause=[bad[i] for i in sorted(bad)])
         if not skip_unreadable:

@@ -33,10 +33,10 @@ Losses = dict[str, Tensor]
 
 
 class Answers(Protocol):
-    """Answers for settled modules, which never change: what they said of a face before need not be computed again."""
+    """Answers for modules that learn no more: what they said of a face before need not be computed again."""
 
     def said(self, module: nn.Module, read: Tensor) -> Tensor:
-        """What a settled module's `say` gives for what it reads of B faces: rows (B, N) of numbers."""
+        """What the module's `say` gives for what it reads of B faces: rows (B, N) of numbers."""
 
 
 class Learner(nn.Module):
@@ -49,7 +49,7 @@ class Learner(nn.Module):
         super().__init__()
         self.growth: list[str] = []
         self.progress = 0.0  # share of the experience's steps that are done, set before every step
-        self.answers: Answers | None = None  # asked in place of settled modules while judging; None: they speak
+        self.answers: Answers | None = None  # asked in place of modules, while nothing learns; None: they speak
 
     @property
     def needs(self) -> frozenset[str]:

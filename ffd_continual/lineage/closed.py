@@ -1,4 +1,4 @@
-"""What closed modules say of the faces that every version is measured on, asked once for all additions.
+"""What modules that learn no more say of the faces that every version is measured on, asked once for all additions.
 
 A learner with a module a type (IIN) would ask K modules about the test faces of K types after each addition: the square
 of what is known. But a closed module never changes, and what it reads of a face (frozen layers) neither; so what it
@@ -46,7 +46,7 @@ def asked(module: nn.Module, low: Tensor) -> npt.NDArray[np.float32]:
 
 
 class ClosedModules:
-    """`Answers` of a learner's settled modules; on disk only after `save`."""
+    """`Answers` of a learner's modules; on disk only after `save`."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -65,11 +65,8 @@ class ClosedModules:
 
     @contextmanager
     def answering(self, learner: Learner) -> Iterator[None]:
-        """Answer for the learner's settled modules, with the weights that they have now, until the block ends."""
-        self._columns = {
-            module: self.modules.setdefault(digest_of(module), len(self.modules)) for module in learner.settled()
-        }
-        self._room()
+        """Answer for the learner's modules, with the weights that they have now, until the block ends: nothing may learn
+        in it."""
         learner.answers = self
         try:
             yield
@@ -78,7 +75,7 @@ class ClosedModules:
 
     def said(self, module: nn.Module, read: Tensor) -> Tensor:
         """(B, A), looked up; new faces are asked first."""
-        column, rows = self._columns[module], self._rows(read)
+        column, rows = self._column(module), self._rows(read)
         missing = np.flatnonzero(~self.asked[rows, column])
         if len(missing):
             new = asked(module, read[torch.from_numpy(missing).to(read.device)])
@@ -106,6 +103,13 @@ class ClosedModules:
             words, known = np.zeros(shape, np.float32), np.zeros(shape[:2], np.bool_)
             words[:rows, :columns, :wide], known[:rows, :columns] = self.words, self.asked
             self.words, self.asked = words, known
+
+    def _column(self, module: nn.Module) -> int:
+        """Where a module stands; it is named by its weights when it is first asked for in a block."""
+        if module not in self._columns:
+            self._columns[module] = self.modules.setdefault(digest_of(module), len(self.modules))
+            self._room()
+        return self._columns[module]
 
     def _rows(self, low: Tensor) -> npt.NDArray[np.int64]:
         """Where the faces of a batch stand; all modules are asked with the same tensor, which is read once."""

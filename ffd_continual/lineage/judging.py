@@ -22,7 +22,7 @@ from ffd_continual.lineage.judged import FOLDER as JUDGED
 from ffd_continual.lineage.judged import judged_features, shared
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.rows import brought, capped, scenario_of, some
-from ffd_continual.run import Clock, load_state, measure, valid_rows
+from ffd_continual.run import Clock, load_state, measure, score_once, valid_rows
 from ffd_continual.runs.assemble import Parts, assemble_parts
 from ffd_continual.runs.detector import Detector, calibrated, judge
 from ffd_continual.runs.facts import NAME as FACTS
@@ -125,7 +125,8 @@ def _before_learning(
         facts = read_facts(parent, plan.last - 1)
         detector = Detector(parts.learner, parts.keeper.decide, facts.calibration, facts.threshold)
     else:
-        detector = calibrated(parts.learner, parts.keeper.decide, agent.faces(valid_rows(parts, plan.last - 1)))
+        valid = score_once(agent, parts, valid_rows(parts, plan.last - 1))
+        detector = calibrated(parts.learner, parts.keeper.decide, valid)
     rows = parts.scenario.index("test", name)
     scores = judge(detector, agent.faces(rows))
     described = parts.sources.table.rows.iloc[rows].reset_index(drop=True)

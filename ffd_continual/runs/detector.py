@@ -34,15 +34,14 @@ class Detector:
 def calibrated(
     learner: Learner,
     decide: Callable[[Output], Tensor],
-    valid: Iterable[Batch],
+    scores: pd.DataFrame,
     videos: NDArray[np.str_] | None = None,
     rule: VideoRule = MEAN,
 ) -> Detector:
-    """Fit calibration and thresholds on validation batches; without any, p = sigmoid(z) and the threshold is 0.
+    """Fit calibration and thresholds on the scores of validation faces; without any, p = sigmoid(z), the threshold 0.
 
     videos: name of the video of every row of the run, "" for none; `rule` turns frames into videos.
     """
-    scores = score_faces(learner, decide, valid, traces=False)
     if scores.empty:
         return Detector(learner, decide, Calibration(), 0.0)
     labels, z = scores["label"].to_numpy(), scores["z"].to_numpy()

@@ -184,11 +184,11 @@ class IIN(Learner):
 
     def special(self, low: Tensor) -> tuple[Tensor, Tensor]:
         """What each intra-module says of frozen maps: logits (B, K) and evidence (B, K, H, W); `answers`, if there are
-        any, speak for settled ones."""
-        known, settled = self.answers, len(self.settled())
+        any, speak for them."""
+        known = self.answers
         said = [
-            known.said(module, low) if known is not None and at < settled else module.say(low)  # type: ignore[operator]
-            for at, module in enumerate(self.intra)
+            module.say(low) if known is None else known.said(module, low)  # type: ignore[operator]
+            for module in self.intra
         ]
         rows = torch.stack(said, dim=1)
         return rows[:, :, 0], rows[:, :, 1:].reshape(*rows.shape[:2], low.shape[-2], low.shape[-1])
