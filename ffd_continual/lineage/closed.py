@@ -65,7 +65,7 @@ class ClosedModules:
 
     @contextmanager
     def answering(self, learner: Learner) -> Iterator[None]:
-        """Answer for the learner's modules, with the weights that they have now, until the block ends: nothing may learn
+        """Answer for the learner's modules with the weights that they have now, until the block ends: nothing may learn
         in it."""
         learner.answers = self
         try:
