@@ -126,3 +126,15 @@ def test_parts_are_added_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         store.add([b"x" * KEY], {"a": np.zeros((1, 2))})
     assert b"x" * KEY not in store
     assert len(list(tmp_path.iterdir())) == 2, "nothing half written stays"
+
+
+def test_a_face_that_came_several_times_lies_there_once(rows: pd.DataFrame, tmp_path: Path, read: list[int]) -> None:
+    again = rows.assign(manifest_row=range(10, 18))
+    other = rows.iloc[[1]].assign(manifest_row=20, mask=rows["mask"][3])  # the same picture, forged elsewhere
+    whole = pd.concat([rows, again, other], ignore_index=True)
+    found, wanted = _prepared(whole, tmp_path / "store"), _prepared(whole, None)
+    assert len(found.pictures) == 8 + 2 + 1, "two through a camera, which draws by their number, and the other mask"
+    assert len(wanted.pictures) == 17
+    np.testing.assert_array_equal(found.slot[8:14], found.slot[:6])
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(found, name)[found.slot], getattr(wanted, name)[wanted.slot], name)
