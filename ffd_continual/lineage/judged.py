@@ -32,13 +32,16 @@ Frozen = Callable[[torch.Tensor], torch.Tensor]
 
 
 def shared(table: FaceTable) -> FaceTable:
-    """The table in which rows whose prepared pictures and masks are the same share one: real faces that came with
-    several forgeries are then judged once."""
+    """The table in which rows whose labels, prepared pictures and masks are the same share one: real faces that came
+    with several forgeries are then judged once."""
     found: dict[bytes, int] = {}
     lead = np.arange(len(table.pictures))
+    labels = np.zeros(len(lead), np.int64)
+    labels[table.slot] = table.rows["label"]
     for slot, one in enumerate(keys_of(table)):
         mask = np.ascontiguousarray(table.masks[slot]).tobytes() if len(table.masks) else b""
-        lead[slot] = found.setdefault(one + hashlib.sha256(mask).digest() + bytes([bool(table.mask_known[slot])]), slot)
+        told = bytes([int(labels[slot]), bool(table.mask_known[slot])])
+        lead[slot] = found.setdefault(one + hashlib.sha256(mask).digest() + told, slot)
     return replace(table, slot=lead[table.slot])
 
 
