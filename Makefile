@@ -53,11 +53,12 @@ lint: install ## ruff: rules and format
 	$(VENV)/bin/ruff format --check .
 
 # Type checkers cannot follow the import hook of an editable install: they get the installed layout as a tree of links.
-types: install ## mypy --strict over all rooms
+types: install ## mypy --strict over all rooms and the tests
 	@rm -rf build/types && mkdir -p build/types/ffd_continual
 	@ln -s $(CURDIR)/ffd_continual/* $(addprefix $(CURDIR)/,$(ROOMS)) build/types/ffd_continual/
+	@ln -s $(CURDIR)/tests build/types/
 	cd build/types && $(CURDIR)/$(PY) -m mypy --strict --config-file $(CURDIR)/pyproject.toml \
-	  --cache-dir $(CURDIR)/.mypy_cache -p ffd_continual
+	  --cache-dir $(CURDIR)/.mypy_cache -p ffd_continual -p tests
 
 # setuptools never empties build/lib: a deleted module would live on in the wheel.
 wheel: install ## dist/*.whl

@@ -96,10 +96,12 @@ def write_video(
     lossless = {"crf": "10", "preset": "ultrafast"} if codec == "libx264" else {}
     muxing = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
     with av.open(str(path), "w", options=muxing) as container:
-        stream = None
+        stream: av.VideoStream | None = None
         for number, picture in enumerate(pictures):
             if stream is None:
-                stream = container.add_stream(codec, rate=rate, options=lossless | (options or {}))
+                added = container.add_stream(codec, rate=rate, options=lossless | (options or {}))
+                assert isinstance(added, av.VideoStream)
+                stream = added
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = base

@@ -143,7 +143,7 @@ def banned(source: str) -> list[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
             what = "address in code" if URL.search(node.value) else ""
         if what:
-            found.append(f"{node.lineno}: {what}")
+            found.append(f"{getattr(node, 'lineno', 0)}: {what}")
     for line, name in _imported(tree):
         if name.split(".")[0] in UNSAFE_MODULES:
             found.append(f"{line}: {name}")

@@ -3,8 +3,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,7 @@ def _torch_as_it_was() -> Iterator[None]:
 class _Unrendered(Figure):
     """A chart that is drawn as ever and saved as one pixel: rendering takes matplotlib a second a report."""
 
-    def savefig(self, fname: Path, **settings: Any) -> None:
+    def savefig(self, fname: str | PathLike[Any] | IO[Any], **settings: Any) -> None:
         Image.new("RGB", (1, 1)).save(fname)
 
 

@@ -107,7 +107,7 @@ def test_neighbours_are_the_nearest_by_hand(iin_run: Path, iin_detector: Opened)
     assert [n.path for n in near] == [stored.paths[i] for i in order]
     assert [n.distance for n in near] == pytest.approx(distance[order].tolist(), abs=1e-5)
     own = neighbours(iin_detector, stored.paths[0], 1, cropped=True, evidence=stored)[0]
-    assert (own.path, own.distance) == (stored.paths[0], pytest.approx(0, abs=1e-5))
+    assert [own.path, own.distance] == [stored.paths[0], pytest.approx(0, abs=1e-5)]
 
 
 def test_arrays_are_judged_and_wrong_ones_refused(iin_detector: Opened, portraits: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from ffd_continual.measuring.metrics import auc
 from ffd_continual.measuring.video_level import VideoRule, has_videos
@@ -57,7 +58,7 @@ def test_perturbed_videos_by_hand() -> None:
     table = robustness.robustness_table(perturbed(), samples=0)
 
     def values(metric: str, level: str) -> list[float]:
-        return curve(table, "blur", "a", metric, level)["value"].tolist()
+        return list(curve(table, "blur", "a", metric, level)["value"])
 
     assert values("auc", "frame") == [0.5, 0.5]  # of the two forged frames one lies above the real ones, always
     assert values("auc", "video") == [1.0, 0.0]  # means 1 and -1 against 0
@@ -133,8 +134,8 @@ def test_false_alarms_of_videos_by_hand() -> None:
 class Judged(SimpleNamespace):
     """As much of a reopened run as its thresholds ask for: 20 real validation faces, two frames a video."""
 
-    def kept_scores(self, *_: Any) -> np.ndarray:
-        return np.array([[i, -i] for i in range(10)], float).ravel() + np.arange(20) % 2 * 0.5
+    def kept_scores(self, *_: Any) -> NDArray[np.float64]:
+        return np.asarray(np.array([[i, -i] for i in range(10)], float).ravel() + np.arange(20) % 2 * 0.5)
 
 
 @pytest.mark.parametrize("rule", [VideoRule(), TOP, VideoRule("vote")])
@@ -144,7 +145,8 @@ def test_thresholds_of_videos_are_chosen_on_validation_videos(rule: VideoRule, t
     scenario = SimpleNamespace(experiences=["a"], index=lambda *_: np.arange(20))
     parts = SimpleNamespace(scenario=scenario, sources=SimpleNamespace(table=table))
     config = SimpleNamespace(evaluation=SimpleNamespace(video_rule=rule))
-    found = thresholds(Judged(parts=parts, config=config, threshold=1.5, video_threshold=4.2), tmp_path)
+    run: Any = Judged(parts=parts, config=config, threshold=1.5, video_threshold=4.2)
+    found = thresholds(run, tmp_path)
     # Frames: i and 0.5 - i. Two of 20 (10 %) may reach the threshold: 8 and 9, so it lies between 7 and 8.
     assert found["frame"] == {OWN: 1.5, "fpr 10 %": 7.5}
     if rule.way == "mean":  # all videos have 0.25: none may reach it, or all would

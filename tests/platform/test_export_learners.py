@@ -19,7 +19,7 @@ from ffd_continual.strategies.learner import Output
 
 TRUNK = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4}
 PYRAMID = {"backbone": "test_efficientnet", "weights": "none"}
-LEARNERS = {
+LEARNERS: dict[str, dict[str, Any]] = {
     "plain": {"trunk": TRUNK},
     "ce": {"trunk": TRUNK},
     "ce-many": {"trunk": TRUNK, "classes": "many"},

@@ -89,7 +89,7 @@ def test_rare_alarms_have_the_exact_interval() -> None:
         assert found.value == hits / 50
     common = share_with_interval((np.arange(50) < 20).astype(float), person, counts)
     assert (common.low, common.high) == tuple(
-        np.percentile(drawn_shares((np.arange(50) < 20) * 1.0, person, counts), [2.5, 97.5])
+        np.percentile(drawn_shares((np.arange(50) < 20).astype(float), person, counts), [2.5, 97.5])
     )
     assert np.isnan(share_with_interval(np.zeros(5), np.zeros(5, np.int64), np.zeros((0, 1))).low)
 

@@ -78,7 +78,7 @@ def _kill_when(process: Any, run: Path, pattern: str, delay: float) -> bool:
 
 def _tensors(run: Path) -> dict[str, torch.Tensor]:
     """Every tensor of every checkpoint that stands after an experience."""
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for path in sorted(run.glob("checkpoints/after_*/tensors.safetensors")):
         with safe_open(path, framework="pt") as file:
             found |= {f"{path.parent.name}/{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

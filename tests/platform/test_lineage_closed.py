@@ -14,6 +14,7 @@ from ffd_continual.lineage.closed import ClosedModules
 from ffd_continual.runs.modules import ask
 from ffd_continual.strategies.learner import Output
 from ffd_continual.strategies.learners.iin import IIN, IINConfig
+from ffd_continual.strategies.learners.inter import IntraModule
 from ffd_continual.strategies.teacher import Teacher
 
 TINY = {"trunk": {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 4}, "local": 16, "queue": 64}
@@ -28,10 +29,11 @@ def learner() -> IIN:
     with torch.no_grad():
         for module in made.intra:
             for parameter in module.parameters():
-                parameter += 0.1 * torch.randn_like(parameter)
+                parameter.add_(0.1 * torch.randn_like(parameter))
         for module in made.intra[:1]:  # the second has met no masks, and has no say about places
-            module.evidence.weight += torch.randn_like(module.evidence.weight)  # type: ignore[union-attr, operator]
-            module.evidence.met.fill_(True)  # type: ignore[union-attr, operator]
+            assert isinstance(module, IntraModule)
+            module.evidence.weight.add_(torch.randn_like(module.evidence.weight))
+            module.evidence.met.fill_(True)
     return made.eval()
 
 

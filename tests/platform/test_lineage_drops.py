@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ def _slow_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 def _predictions(seed: int, noise: float) -> pd.DataFrame:
     rng = np.random.default_rng(5)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for on in ("swap", "warp"):
         for person in range(30):
             for label in (0, 1):

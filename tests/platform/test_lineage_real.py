@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from ffd_continual import cli
 from ffd_continual.commands.add import tell_source
@@ -24,12 +25,18 @@ from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.manifest import Manifest, read_manifest, write_manifest
 
 
+def _read(path: Path | str) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path))
+    assert image is not None
+    return np.asarray(image, np.uint8)
+
+
 def _phone(manifest: Manifest, folder: Path) -> Path:
     """The real faces of other people, through a camera whose fault looks like the forgery alpha: a band of the wrong
     colour across the whole picture."""
     table = manifest.table[manifest.table["label"] == 0].reset_index(drop=True)
     for number, row in table.iterrows():
-        image = cv2.imread(str(manifest.absolute(row["path"])))
+        image = _read(manifest.absolute(row["path"]))
         image[10:16, :, 1] = 255 - image[10:16, :, 1]
         path = folder / f"n{number:03d}.png"
         folder.mkdir(exist_ok=True)
@@ -84,7 +91,7 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert set(blends["identity"]) == set(new["identity"])
     assert (train["forgery"] == "alpha").sum() == 6  # and the forged faces that the lineage keeps
     for real, made in zip(new.sort_values("identity")["path"], blends.sort_values("identity")["path"], strict=True):
-        one, two = (cv2.imread(path).astype(int) for path in (real, made))
+        one, two = (_read(path).astype(int) for path in (real, made))
         assert 0 < np.abs(one - two).mean() < 20
     assert set(test.loc[test["label"] == 0, "identity"]) <= {f"n{i:03d}" for i in range(24)}
     assert set(test.loc[test["label"] == 1, "forgery"]) == {"alpha"}
@@ -100,7 +107,7 @@ def test_forged_faces_of_the_same_source_are_tested_on_and_never_learnt(
     table["path"] = [str(phone.parent / path) for path in table["path"]]
     forged = table.copy()
     for number, path in enumerate(sorted((tiny_faces.parent / "beta").glob("*.png"))):
-        image = cv2.imread(str(path))
+        image = _read(path)
         image[10:16, :, 1] = 255 - image[10:16, :, 1]
         made = tmp_path / f"f{number:03d}.png"
         cv2.imwrite(str(made), image)
@@ -156,7 +163,7 @@ def test_a_lineage_without_exemplars_grows_and_borrows_real_faces(
     few.mkdir()
     for path in sorted((tiny_faces.parent / "beta").glob("*.png"))[4:]:  # forty forged faces and nothing else
         shutil.copy(path, few / f"new{path.name}")
-        cv2.imwrite(str(few / f"other{path.name}"), cv2.flip(cv2.imread(str(path)), 1))
+        cv2.imwrite(str(few / f"other{path.name}"), cv2.flip(_read(path), 1))
     words = ["add", str(lineage.path), "--forgery", "beta", "--data", str(few), "--steps", "2", "--tolerance", "1"]
     assert cli.main([*words, "--any-picture"]) == 0
     said = capsys.readouterr().out.replace("\n", " ")

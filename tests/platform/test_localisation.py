@@ -167,7 +167,7 @@ def test_a_run_with_and_without_a_trace_map(learner: str, tiny_config: dict[str,
     html = (run / "report" / "report.html").read_text(encoding="utf-8")
     index = json.loads((run / "samples" / "index.json").read_text())
     assert len(index) == 4
-    maps = [cv2.imread(str(run / "samples" / entry["map"]), cv2.IMREAD_GRAYSCALE) for entry in index]
+    maps = [np.asarray(cv2.imread(str(run / "samples" / e["map"]), cv2.IMREAD_GRAYSCALE)) for e in index]
     assert {m.shape for m in maps} == {(32, 32)}
     if learner == "plain":
         assert "iou" not in summary

@@ -145,7 +145,7 @@ def test_intervals_equal_a_loop_over_drawn_persons() -> None:
     table = predictions(persons=8)
     found = summarise_with_ci(table, ORDER, samples=10, seed=4)
     persons = sorted(table["identity"].unique())
-    values = {"aa": [], "forgetting_signed": [], "unseen": []}
+    values: dict[str, list[float]] = {"aa": [], "forgetting_signed": [], "unseen": []}
     for row in draw_counts(8, 10, np.random.default_rng(4)):
         drawn = pd.concat(
             [table[table["identity"] == p] for p, c in zip(persons, row, strict=True) for _ in range(int(c))]

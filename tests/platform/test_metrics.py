@@ -144,8 +144,9 @@ def test_bootstrap_draws_persons_not_frames() -> None:
     labels, scores = sample(10, 80)
     groups = np.arange(80)
     once = m.cluster_bootstrap(labels, scores, groups, m.batched_auc, seed=1)
-    twenty = m.cluster_bootstrap(*(np.tile(a, 20) for a in (labels, scores, groups)), m.batched_auc, seed=1)
-    frames = m.cluster_bootstrap(np.tile(labels, 20), np.tile(scores, 20), np.arange(1600), m.batched_auc, seed=1)
+    many = np.tile(labels, 20), np.tile(scores, 20)
+    twenty = m.cluster_bootstrap(*many, np.tile(groups, 20), m.batched_auc, seed=1)
+    frames = m.cluster_bootstrap(*many, np.arange(1600), m.batched_auc, seed=1)
     assert twenty[:3] == pytest.approx(once[:3])
     assert frames.high - frames.low < 0.5 * (once.high - once.low)
 

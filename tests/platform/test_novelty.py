@@ -90,7 +90,7 @@ def test_groups_that_are_there_are_found(way: str) -> None:
 
 def test_purity_by_hand_and_bad_input() -> None:
     found = measure_grouping(np.array([0, 0, 0, 1, 1, -1]), ["a", "a", "b", "b", "b", "a"])
-    assert (found.groups, found.grouped, found.purity, found.chance) == (2, pytest.approx(5 / 6), 0.8, 0.5)
+    assert [found.groups, found.grouped, found.purity, found.chance] == [2, pytest.approx(5 / 6), 0.8, 0.5]
     empty = measure_grouping(np.array([-1, -1]), ["a", "b"])
     assert np.isnan(empty.purity)
     with pytest.raises(FFDError, match="Known: agglomerative"):

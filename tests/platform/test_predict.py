@@ -73,7 +73,7 @@ def test_one_answer_whatever_the_company_and_the_thread(iin_detector: Opened, ii
 
 def test_faces_are_framed_as_the_data_frames_them() -> None:
     picture = np.asarray(
-        cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (300, 320, 3), np.uint8), (0, 0), 4)
+        cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (300, 320, 3), np.uint8), (0, 0), 4), np.uint8
     )
     marks = np.random.default_rng(1).uniform(100, 180, (68, 2)).astype(np.float32)
     wide = crop_face(picture, marks, 128)

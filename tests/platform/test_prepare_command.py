@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ffd_continual import cli
@@ -19,6 +20,8 @@ from ffd_continual.commands import prepare as prepare_command
 from ffd_continual.scenarios.datasets.listing import Item, Listing
 from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.prepare import prepare as module
+from ffd_continual.scenarios.prepare.crew import Lost
+from ffd_continual.scenarios.prepare.settings import PrepareConfig
 
 Pictures = list[np.ndarray[Any, Any]]
 
@@ -86,7 +89,7 @@ def test_wrong_words_are_answered(root: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_the_summary_fits_a_terminal_whatever_the_names(tmp_path: Path) -> None:
     """Long, odd and empty names in every place; only single words may be longer than a line."""
-    table = module.pd.DataFrame(
+    table = pd.DataFrame(
         {
             "label": [0, 1, 1],
             "forgery": ["real", "a forgery of a very long name indeed", "line\nbreak"],
@@ -158,13 +161,13 @@ def test_an_item_whose_process_dies_is_a_failure_and_is_tried_again(
 
         def run(self, tasks: Any) -> Any:
             for at, task in enumerate(tasks):
-                yield module.Lost(task, -11) if at == 0 else self.work(task)
+                yield Lost(task, -11) if at == 0 else self.work(task)
 
         def close(self) -> None:
             return
 
     listing = Listing(tuple(Item(f"real/p{n}_a.mp4", 0, "real", f"p{n}") for n in range(3)))
-    config = module.PrepareConfig(frames=2, size=64)
+    config = PrepareConfig(frames=2, size=64)
     with monkeypatch.context() as patch:
         patch.setattr(module, "Crew", Losing)
         made = module.prepare_listing(listing, root, tmp_path / "out", "mini", config, workers=1, progress=False)
@@ -188,7 +191,7 @@ def test_of_pictures_whose_process_died_one_is_to_blame(
 
         def run(self, tasks: Any) -> Any:
             for task in tasks:
-                yield module.Lost(task, -9) if any(one.video == "p1" for one in task.items) else self.work(task)
+                yield Lost(task, -9) if any(one.video == "p1" for one in task.items) else self.work(task)
 
         def close(self) -> None:
             return
@@ -198,7 +201,7 @@ def test_of_pictures_whose_process_died_one_is_to_blame(
     listing = Listing(tuple(Item(f"p{n}.png", 0, "real", f"p{n}", "picture") for n in range(3)))
     monkeypatch.setattr(module, "Crew", Dying)
     made = module.prepare_listing(
-        listing, tmp_path / "root", tmp_path / "out", "mini", module.PrepareConfig(size=64), workers=1, progress=False
+        listing, tmp_path / "root", tmp_path / "out", "mini", PrepareConfig(size=64), workers=1, progress=False
     )
     assert [path for path, _, _ in made.failed] == ["p1.png"]
     assert made.table["path"].tolist() == ["pictures/p0.jpg", "pictures/p2.jpg"]

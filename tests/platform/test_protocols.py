@@ -176,7 +176,7 @@ def test_wrong_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_a_grid_s_base_may_be_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    methods = {"plain": ("learner.name=plain",), "iin-9": ("strategy.exemplars=9",)}
+    methods: dict[str, tuple[str, ...]] = {"plain": ("learner.name=plain",), "iin-9": ("strategy.exemplars=9",)}
     cells, _ = make_cells(Grid("protocols/dfil", True, methods, seeds=(0, 4)), list(methods), (), (), tmp_path)
     assert [cell.name for cell in cells] == ["plain-s0", "iin-9-s0", "plain-s4", "iin-9-s4"]
     configs = [cell.config() for cell in cells]
@@ -208,8 +208,8 @@ def _faceforensics(folder: Path, change: Mapping[str, Any] | None = None) -> Non
     table["compression"] = table["path"].str[:3]
     (folder / "splits").mkdir(parents=True)
     table.to_parquet(folder / "manifest.parquet")
-    for file, pair in (("train", ["000", "003"]), ("val", ["010", "011"]), ("test", ["021", "020"])):
-        (folder / "splits" / f"{file}.json").write_text(json.dumps([pair]))
+    for file, listed in (("train", ["000", "003"]), ("val", ["010", "011"]), ("test", ["021", "020"])):
+        (folder / "splits" / f"{file}.json").write_text(json.dumps([listed]))
 
 
 def test_official_splits_and_compression(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

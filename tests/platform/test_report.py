@@ -245,7 +245,7 @@ def test_controls_are_judged(html: str) -> None:
     assert verdict(Control("swap", 0.5, "a", 0.7, 0.8))[1] != "passed"
     shallow = {"swap": {"a": 0.2, "b": 0.7, "joint, centre": 0.9}, "morph": {}}
     first, second = control_rows({"border_probe": {"swap": 0.5}, "shallow": shallow})
-    assert first == ("swap", 0.5, "a", pytest.approx(0.8), 0.9)
+    assert [*first] == ["swap", 0.5, "a", pytest.approx(0.8), 0.9]
     assert second == ("morph", None, "", None, None)
 
 

@@ -97,6 +97,7 @@ def video(width: int = 96, height: int = 96, frames: int = 8, codec: str = "mpeg
     made = io.BytesIO()
     with av.open(made, "w", format="mp4") as file:
         stream = file.add_stream(codec, rate=4)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for number in range(frames):
             image = np.full((height, width, 3), 20 * number, np.uint8)

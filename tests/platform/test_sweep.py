@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ffd_continual.cli import main
-from ffd_continual.commands.sweep import Grid
+from ffd_continual.sweeping.grid import Grid
 from ffd_continual.sweeping.rows import mean_table
 
 

@@ -111,7 +111,7 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path, stale: bool) -> None:
     for turn in range(15):
         if stale:
             _write(tmp_path, f"cell{turn}.1", dead)
-        gate, got = threading.Barrier(count), []
+        gate, got = threading.Barrier(count), list[Claim]()
 
         def race(name: str, gate: threading.Barrier, got: list[Claim]) -> None:
             gate.wait()

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,11 +9,21 @@ from scipy.stats import chisquare
 
 from ffd_continual.replay.exemplars import FORGED, REAL, ExemplarTable
 from ffd_continual.replay.memory import Budget, ExemplarMemory, share
-from ffd_continual.replay.selection import HardAndCentre, Herding, SparseUniform
+from ffd_continual.replay.selection import HardAndCentre, Herding, SelectionPolicy, SparseUniform
 from ffd_continual.scenarios.errors import FFDError
 
 
-def faces(forgery, first, reals=30, forged=30, *, dim=0, size=100, people=1, seed=0):
+def faces(
+    forgery: str,
+    first: int,
+    reals: int = 30,
+    forged: int = 30,
+    *,
+    dim: int = 0,
+    size: int = 100,
+    people: int = 1,
+    seed: int = 0,
+) -> ExemplarTable:
     count = reals + forged
     rng = np.random.default_rng([seed, first])
     return ExemplarTable.of(
@@ -24,11 +37,11 @@ def faces(forgery, first, reals=30, forged=30, *, dim=0, size=100, people=1, see
     )
 
 
-def generator(seed=0):
+def generator(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_twenty_items_for_eight_forgeries_stay_balanced():
+def test_twenty_items_for_eight_forgeries_stay_balanced() -> None:
     memory = ExemplarMemory(Budget(items=20))
     for index in range(8):
         memory.update(faces(f"forgery {index}", 100 * index), generator(index))
@@ -42,7 +55,7 @@ def test_twenty_items_for_eight_forgeries_stay_balanced():
 
 @pytest.mark.parametrize("forgeries", [1, 2, 5, 8, 13])
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 13, 20, 50, 333])
-def test_share_is_even_and_grows_by_one_item(forgeries, n):
+def test_share_is_even_and_grows_by_one_item(forgeries: int, n: int) -> None:
     room = np.full((forgeries, 2), 1000)
     quota = share(n, room)
     assert quota.sum() == n
@@ -56,7 +69,7 @@ def test_share_is_even_and_grows_by_one_item(forgeries, n):
     assert step.sum() == 1
 
 
-def test_share_gives_what_a_small_cell_cannot_take_to_the_others():
+def test_share_gives_what_a_small_cell_cannot_take_to_the_others() -> None:
     room = np.array([[2, 50], [50, 1], [0, 50]])
     quota = share(30, room)
     assert (quota <= room).all()
@@ -64,7 +77,7 @@ def test_share_gives_what_a_small_cell_cannot_take_to_the_others():
     assert share(1000, room).tolist() == room.tolist()
 
 
-def test_reservoir_keeps_every_candidate_equally_often():
+def test_reservoir_keeps_every_candidate_equally_often() -> None:
     candidates, kept, runs = 24, 8, 400
     seen = np.zeros(candidates)
     for run in range(runs):
@@ -82,7 +95,7 @@ def test_reservoir_keeps_every_candidate_equally_often():
     assert chisquare(biased).pvalue < 1e-3
 
 
-def test_offering_a_face_again_does_not_raise_its_chance():
+def test_offering_a_face_again_does_not_raise_its_chance() -> None:
     runs, again = 500, 0
     for run in range(runs):
         memory, rng = ExemplarMemory(Budget(items=1)), generator(run)
@@ -97,7 +110,7 @@ def test_offering_a_face_again_does_not_raise_its_chance():
     assert again / runs == pytest.approx(0.5, abs=0.09)
 
 
-def test_identities_share_a_cell():
+def test_identities_share_a_cell() -> None:
     memory = ExemplarMemory(Budget(items=12))
     crowd = faces("swap", 0, reals=100, forged=100, people=1)
     groups = np.array(["busy"] * 95 + [f"rare {i}" for i in range(5)] + ["busy"] * 95 + [f"rare {i}" for i in range(5)])
@@ -110,7 +123,7 @@ def test_identities_share_a_cell():
     assert (unbalanced.table.group == "busy").sum() > 8
 
 
-def test_byte_budget_counts_pictures_features_and_logits():
+def test_byte_budget_counts_pictures_features_and_logits() -> None:
     rng = generator()
     sizes = rng.integers(50, 500, 80)
     table = ExemplarTable.of(
@@ -135,7 +148,7 @@ def test_byte_budget_counts_pictures_features_and_logits():
 
 
 @pytest.mark.parametrize("budget", [Budget(items=0), Budget(nbytes=0), Budget(nbytes=99)])
-def test_no_budget_keeps_nothing(budget):
+def test_no_budget_keeps_nothing(budget: Budget) -> None:
     memory = ExemplarMemory(budget)
     memory.update(faces("swap", 0), generator())
     assert len(memory) == memory.bytes() == 0
@@ -147,7 +160,7 @@ def test_no_budget_keeps_nothing(budget):
 
 @pytest.mark.parametrize("policy", [Herding(), HardAndCentre(), SparseUniform()])
 @pytest.mark.parametrize("store_features", [False, True])
-def test_resize_drops_the_least_worthy_and_nothing_else(policy, store_features):
+def test_resize_drops_the_least_worthy_and_nothing_else(policy: SelectionPolicy, store_features: bool) -> None:
     memory = ExemplarMemory(Budget(items=16), policy, store_features=store_features)
     for index in range(2):
         memory.update(faces(f"forgery {index}", 100 * index, dim=6), generator(index))
@@ -161,7 +174,7 @@ def test_resize_drops_the_least_worthy_and_nothing_else(policy, store_features):
     assert len(memory) == 6
 
 
-def test_draws_are_balanced_and_depend_on_the_generator_only():
+def test_draws_are_balanced_and_depend_on_the_generator_only() -> None:
     memory = ExemplarMemory(Budget(items=40))
     memory.update(faces("swap", 0, reals=2, forged=30), generator(0))
     memory.update(faces("warp", 100), generator(1))
@@ -174,7 +187,7 @@ def test_draws_are_balanced_and_depend_on_the_generator_only():
     assert memory.draw(16, generator(6)).tolist() != memory.table.row[where].tolist()
 
 
-def test_small_draws_reach_every_cell_and_exemplar_equally():
+def test_small_draws_reach_every_cell_and_exemplar_equally() -> None:
     memory = ExemplarMemory(Budget(items=24))
     for index in range(3):
         memory.update(faces(f"forgery {index}", 100 * index), generator(index))
@@ -186,8 +199,8 @@ def test_small_draws_reach_every_cell_and_exemplar_equally():
 
 
 @pytest.mark.parametrize("policy", [None, HardAndCentre(), SparseUniform()])
-def test_a_restored_memory_goes_on_identically(policy):
-    def fresh():
+def test_a_restored_memory_goes_on_identically(policy: SelectionPolicy | None) -> None:
+    def fresh() -> ExemplarMemory:
         return ExemplarMemory(Budget(items=10), policy, store_features=True)
 
     first, second = fresh(), fresh()
@@ -205,7 +218,7 @@ def test_a_restored_memory_goes_on_identically(policy):
     assert second.updates == 3
 
 
-def test_errors_say_what_to_do():
+def test_errors_say_what_to_do() -> None:
     with pytest.raises(FFDError, match="candidates have none"):
         ExemplarMemory(Budget(items=4), Herding()).update(faces("swap", 0), generator())
     memory = ExemplarMemory(Budget(items=4), Herding())
@@ -214,7 +227,8 @@ def test_errors_say_what_to_do():
         memory.update(faces("swap", 100, dim=3), generator())
     with pytest.raises(FFDError, match="filled by Herding, not by Reservoir"):
         ExemplarMemory(Budget(items=4)).load_state_dict(memory.state_dict())
-    for wrong in ({}, {"items": 3, "nbytes": 3}, {"items": -1}):
+    wrongs: tuple[dict[str, int], ...] = ({}, {"items": 3, "nbytes": 3}, {"items": -1})
+    for wrong in wrongs:
         with pytest.raises(FFDError, match="either items or nbytes"):
             Budget(**wrong)
 
@@ -230,6 +244,6 @@ def test_errors_say_what_to_do():
         ({"row": [1, 2], "label": [0, 1], "feature": np.zeros((3, 2))}, "features must be"),
     ],
 )
-def test_wrong_candidates_are_refused(columns, message):
+def test_wrong_candidates_are_refused(columns: dict[str, Any], message: str) -> None:
     with pytest.raises(FFDError, match=message):
         ExemplarTable.of(columns.pop("row"), "swap", columns.pop("label"), **columns)

@@ -1,6 +1,9 @@
+from __future__ import annotations
+
 import faiss
 import pytest
 import torch
+from torch import Tensor
 
 from ffd_continual.replay import neighbours
 from ffd_continual.replay.neighbours import (
@@ -15,11 +18,11 @@ from ffd_continual.replay.neighbours import (
 from ffd_continual.replay.queues import FeatureQueue
 
 
-def data(count, dim=6, seed=0):
+def data(count: int, dim: int = 6, seed: int = 0) -> Tensor:
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
 
 
-def brute_force(query, vectors, k, metric):
+def brute_force(query: Tensor, vectors: Tensor, k: int, metric: Metric) -> list[tuple[float, int]]:
     scored = []
     for index, vector in enumerate(vectors.double()):
         query64 = query.double()
@@ -34,7 +37,7 @@ def brute_force(query, vectors, k, metric):
 @pytest.mark.parametrize("metric", list(Metric))
 @pytest.mark.parametrize("kind", [Kind.EXACT, Kind.FLAT])
 @pytest.mark.parametrize("queries", [1, 64, 70])
-def test_exact_kinds_equal_brute_force(metric, kind, queries):
+def test_exact_kinds_equal_brute_force(metric: Metric, kind: Kind, queries: int) -> None:
     vectors, asked = data(120), data(queries, seed=1)
     similarity, index = build_neighbours(vectors, metric, kind).search(asked, 5)
     for row in range(queries):
@@ -43,7 +46,7 @@ def test_exact_kinds_equal_brute_force(metric, kind, queries):
         assert similarity[row].tolist() == pytest.approx([value for value, _ in expected], abs=1e-4)
 
 
-def test_l2_stays_exact_far_from_the_origin():
+def test_l2_stays_exact_far_from_the_origin() -> None:
     vectors, asked = data(50) + 300.0, data(8, seed=1) + 300.0
     similarity, _ = exact_search(asked, vectors, 3, Metric.L2)
     for row in range(8):
@@ -53,7 +56,7 @@ def test_l2_stays_exact_far_from_the_origin():
 
 @pytest.mark.parametrize("kind", [Kind.EXACT, Kind.FLAT])
 @pytest.mark.parametrize("metric", list(Metric))
-def test_an_answer_does_not_depend_on_the_company_of_a_query(kind, metric):
+def test_an_answer_does_not_depend_on_the_company_of_a_query(kind: Kind, metric: Metric) -> None:
     index = build_neighbours(data(3000, 33), metric, kind)
     asked = data(130, 33, seed=2)
     together = index.search(asked, 4)
@@ -65,7 +68,7 @@ def test_an_answer_does_not_depend_on_the_company_of_a_query(kind, metric):
 
 @pytest.mark.parametrize("kind", list(Kind))
 @pytest.mark.parametrize("metric", list(Metric))
-def test_fewer_vectors_than_asked_for(kind, metric):
+def test_fewer_vectors_than_asked_for(kind: Kind, metric: Metric) -> None:
     similarity, index = build_neighbours(data(3), metric, kind).search(data(2, seed=1), 5)
     assert sorted(index[0, :3].tolist()) == [0, 1, 2]
     assert index[:, 3:].tolist() == [[-1, -1], [-1, -1]]
@@ -74,7 +77,7 @@ def test_fewer_vectors_than_asked_for(kind, metric):
 
 
 @pytest.mark.parametrize("metric", list(Metric))
-def test_lists_not_probed_leave_the_answer_short(metric):
+def test_lists_not_probed_leave_the_answer_short(metric: Metric) -> None:
     vectors = data(400)
     similarity, index = FaissNeighbours(vectors, metric, Kind.IVF, effort=1).search(data(3, seed=1), 400)
     missing = index < 0
@@ -84,7 +87,7 @@ def test_lists_not_probed_leave_the_answer_short(metric):
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_no_vectors_and_no_queries(kind):
+def test_no_vectors_and_no_queries(kind: Kind) -> None:
     empty = build_neighbours(torch.zeros(0, 4), kind=kind)
     similarity, index = empty.search(torch.ones(2, 4), 3)
     assert (index == -1).all()
@@ -92,7 +95,7 @@ def test_no_vectors_and_no_queries(kind):
     assert build_neighbours(data(5), kind=kind).search(torch.zeros(0, 6), 2)[1].shape == (0, 2)
 
 
-def test_a_queue_is_searched_live():
+def test_a_queue_is_searched_live() -> None:
     queue = FeatureQueue(4, 2)
     index = ExactNeighbours(queue)
     assert index.search(torch.ones(1, 2), 1)[1].item() == -1
@@ -107,7 +110,7 @@ def test_a_queue_is_searched_live():
 
 @pytest.mark.parametrize("kind", [Kind.IVF, Kind.HNSW])
 @pytest.mark.parametrize("metric", list(Metric))
-def test_recall_of_the_approximate_kinds(kind, metric):
+def test_recall_of_the_approximate_kinds(kind: Kind, metric: Metric) -> None:
     generator = torch.Generator().manual_seed(3)
     centres = torch.randn(30, 24, generator=generator)
     which = torch.randint(30, (2100,), generator=generator)
@@ -120,7 +123,7 @@ def test_recall_of_the_approximate_kinds(kind, metric):
 
 
 @pytest.mark.parametrize("kind", [Kind.IVF, Kind.HNSW])
-def test_rebuilding_from_the_same_vectors_gives_the_same_answers(kind):
+def test_rebuilding_from_the_same_vectors_gives_the_same_answers(kind: Kind) -> None:
     vectors, asked = data(3000, 8), data(50, 8, seed=4)
     threads = faiss.omp_get_max_threads()
     first = FaissNeighbours(vectors, kind=kind, seed=5).search(asked, 6)
@@ -130,7 +133,7 @@ def test_rebuilding_from_the_same_vectors_gives_the_same_answers(kind):
     assert faiss.omp_get_max_threads() == threads
 
 
-def test_kind_is_chosen_by_size(monkeypatch):
+def test_kind_is_chosen_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert neighbours.FLAT_BELOW == 100_000
     monkeypatch.setattr(neighbours, "FLAT_BELOW", 12_000)
     assert isinstance(build_neighbours(data(9_999, 2)), ExactNeighbours)
@@ -142,7 +145,7 @@ def test_kind_is_chosen_by_size(monkeypatch):
     assert large.kind is Kind.IVF
 
 
-def test_wrong_queries_are_refused():
+def test_wrong_queries_are_refused() -> None:
     index = build_neighbours(data(5))
     with pytest.raises(ValueError, match="queries must be"):
         index.search(torch.zeros(2, 5), 1)

@@ -1,12 +1,18 @@
+from __future__ import annotations
+
 import pytest
 import torch
+from torch import Tensor
 
 from ffd_continual.replay.prototypes import Prototypes
 from ffd_continual.replay.queues import AdmitAll, ClassQueues, FeatureQueue, HardSample
 
+Batch = tuple[Tensor, Tensor, Tensor]
 
-def slow_ring(capacity, batches):
-    slots, head, admitted = {}, 0, 0
+
+def slow_ring(capacity: int, batches: list[Batch]) -> tuple[dict[int, tuple[Tensor, int]], int, int]:
+    slots: dict[int, tuple[Tensor, int]] = {}
+    head, admitted = 0, 0
     for features, rows, admit in batches:
         for feature, row, ok in zip(features, rows, admit, strict=True):
             if ok:
@@ -16,9 +22,10 @@ def slow_ring(capacity, batches):
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 7, 64])
-def test_ring_equals_feeding_one_by_one(capacity):
+def test_ring_equals_feeding_one_by_one(capacity: int) -> None:
     generator = torch.Generator().manual_seed(capacity)
-    queue, batches, row = FeatureQueue(capacity, 4), [], 0
+    queue, row = FeatureQueue(capacity, 4), 0
+    batches: list[Batch] = []
     for size in (2, 0, 5, 19, 1, 7):
         features = torch.randn(size, 4, generator=generator)
         rows = torch.arange(row, row + size)
@@ -38,7 +45,7 @@ def test_ring_equals_feeding_one_by_one(capacity):
     assert queue.admission_rate() == pytest.approx(admitted / row)
 
 
-def test_state_travels_and_continues_identically():
+def test_state_travels_and_continues_identically() -> None:
     first, second = FeatureQueue(5, 3), FeatureQueue(5, 3)
     generator = torch.Generator().manual_seed(0)
     first.enqueue(torch.randn(7, 3, generator=generator), torch.arange(7))
@@ -50,7 +57,7 @@ def test_state_travels_and_continues_identically():
         assert torch.equal(value, second.state_dict()[name]), name
 
 
-def test_stored_features_are_detached_float32_copies():
+def test_stored_features_are_detached_float32_copies() -> None:
     queue = FeatureQueue(4, 2)
     batch = torch.ones(2, 2, dtype=torch.bfloat16, requires_grad=True)
     queue.enqueue(batch)
@@ -70,14 +77,16 @@ def test_stored_features_are_detached_float32_copies():
         (torch.zeros(2, 3), None, torch.ones(1, dtype=torch.bool)),
     ],
 )
-def test_wrong_shapes_are_refused_and_leave_the_queue_alone(features, rows, admit):
+def test_wrong_shapes_are_refused_and_leave_the_queue_alone(
+    features: Tensor, rows: Tensor | None, admit: Tensor | None
+) -> None:
     queue = FeatureQueue(4, 3)
     with pytest.raises(ValueError, match="must be"):
         queue.enqueue(features, rows, admit)
     assert int(queue.offered) == 0
 
 
-def test_hard_sample_is_the_cosine_to_the_other_prototype():
+def test_hard_sample_is_the_cosine_to_the_other_prototype() -> None:
     prototypes = Prototypes(2, ["real", "forged"])
     prototypes.update(torch.tensor([[3.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
     keys = torch.tensor([[1.0, 0.1], [0.1, 5.0], [1.0, 0.1], [0.1, 5.0]])
@@ -89,14 +98,14 @@ def test_hard_sample_is_the_cosine_to_the_other_prototype():
     assert AdmitAll()(keys, classes, prototypes).all()
 
 
-def test_hard_sample_admits_all_until_a_rival_prototype_exists():
+def test_hard_sample_admits_all_until_a_rival_prototype_exists() -> None:
     prototypes = Prototypes(2, ["real", "forged"])
     prototypes.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
     keys, classes = torch.tensor([[-1.0, 0.0], [-1.0, 0.0]]), torch.tensor([0, 1])
     assert HardSample(0.5)(keys, classes, prototypes).tolist() == [True, False]
 
 
-def test_class_queues_keep_classes_apart_and_update_prototypes_before_admission():
+def test_class_queues_keep_classes_apart_and_update_prototypes_before_admission() -> None:
     queues = ClassQueues(10, 2, rule=HardSample(0.5))
     keys = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.2]])
     admitted = queues.enqueue(keys, torch.tensor([0, 1, 1]), torch.tensor([10, 11, 12]))
@@ -108,7 +117,7 @@ def test_class_queues_keep_classes_apart_and_update_prototypes_before_admission(
     assert queues.admission_rates() == {"real": 1.0, "forged": 0.5}
 
 
-def test_others_joins_all_rival_classes():
+def test_others_joins_all_rival_classes() -> None:
     queues = ClassQueues(4, 2, classes=("real", "swap", "warp"))
     queues.enqueue(torch.eye(3)[:, :2] + 1, torch.tensor([0, 1, 2]), torch.tensor([5, 6, 7]))
     assert queues.others(1)[1].tolist() == [5, 7]
@@ -116,11 +125,11 @@ def test_others_joins_all_rival_classes():
         queues.enqueue(torch.ones(1, 2), torch.tensor([3]))
 
 
-def test_enqueue_before_backward_is_reported_by_autograd():
+def test_enqueue_before_backward_is_reported_by_autograd() -> None:
     queue = FeatureQueue(4, 2)
     queue.enqueue(torch.ones(4, 2))
     query = torch.ones(1, 2, requires_grad=True)
     loss = (query @ queue.filled()[0].T).sum()
     queue.enqueue(torch.zeros(1, 2))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.utils import AvalancheDataset, DataAttribute, as_taskaware_classification_dataset
 from avalanche.training import Naive
 from avalanche.training.plugins import ReplayPlugin
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ffd_continual.replay.memory import Budget, ExemplarMemory
@@ -14,7 +18,7 @@ from ffd_continual.replay.storage import ExemplarStorage
 from ffd_continual.scenarios.errors import FFDError
 
 
-def dataset(first, count=24):
+def dataset(first: int, count: int = 24) -> Any:
     """Features carry their row in column 0, so that a replayed sample can be recognised."""
     rows = torch.arange(first, first + count, dtype=torch.float32)
     inputs = torch.stack([rows, torch.randn(count, generator=torch.Generator().manual_seed(first))], dim=1)
@@ -30,21 +34,21 @@ def dataset(first, count=24):
 
 
 class Recorder(torch.nn.Linear):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(2, 2)
-        self.rows = set()
+        self.rows: set[int] = set()
 
-    def forward(self, inputs):
+    def forward(self, inputs: Tensor) -> Tensor:
         if self.training:
             self.rows |= {int(row) for row in inputs[:, 0]}
         return super().forward(inputs / 100)
 
 
-def stored_rows(storage):
+def stored_rows(storage: ExemplarStorage) -> list[int]:
     return sorted(int(sample[0][0]) for sample in storage.buffer)
 
 
-def test_stock_replay_trains_from_the_memory():
+def test_stock_replay_trains_from_the_memory() -> None:
     torch.manual_seed(0)
     streams = benchmark_from_datasets(train=[dataset(0), dataset(24)], test=[dataset(0), dataset(24)])
     storage = ExemplarStorage(ExemplarMemory(Budget(items=8)), seed=3)
@@ -81,12 +85,12 @@ def test_stock_replay_trains_from_the_memory():
 
 
 class Experience:
-    def __init__(self, number):
+    def __init__(self, number: int) -> None:
         self.current_experience = number
         self.dataset = dataset(24 * number)
 
 
-def test_state_is_restored_once_the_data_are_attached():
+def test_state_is_restored_once_the_data_are_attached() -> None:
     first = ExemplarStorage(ExemplarMemory(Budget(items=6)))
     experiences = [Experience(number) for number in range(3)]
     for experience in experiences[:2]:
@@ -106,7 +110,7 @@ def test_state_is_restored_once_the_data_are_attached():
     assert max(stored_rows(first)) >= 48
 
 
-def test_another_seed_keeps_other_faces():
+def test_another_seed_keeps_other_faces() -> None:
     kept = []
     for seed in (0, 0, 1):
         storage = ExemplarStorage(ExemplarMemory(Budget(items=6)), seed=seed)
@@ -115,7 +119,7 @@ def test_another_seed_keeps_other_faces():
     assert kept[0] == kept[1] != kept[2]
 
 
-def test_misuse_is_explained():
+def test_misuse_is_explained() -> None:
     with pytest.raises(FFDError, match=r"Budget\(items"):
         ExemplarStorage(ExemplarMemory(Budget(nbytes=10)))
     storage = ExemplarStorage(ExemplarMemory(Budget(items=6)))

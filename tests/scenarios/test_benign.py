@@ -26,7 +26,7 @@ def grain(picture: Picture) -> float:
 @pytest.mark.parametrize("name", EDITS)
 @pytest.mark.parametrize("side", [33, 96, 160])
 def test_an_edit_changes_a_face_a_little_and_always_alike(name: str, side: int, face: Picture) -> None:
-    seen = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+    seen = np.asarray(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
     before = seen.copy()
     made = EDITS[name].apply(seen)
     assert made.shape == seen.shape

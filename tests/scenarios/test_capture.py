@@ -1,8 +1,12 @@
+from __future__ import annotations
+
 import time
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ffd_continual.config import read_yaml
 from ffd_continual.scenarios.capture import (
@@ -17,7 +21,7 @@ from ffd_continual.scenarios.capture import (
 from ffd_continual.scenarios.errors import FFDError
 
 
-def picture(height=128, width=128, grey=False):
+def picture(height: int = 128, width: int = 128, grey: bool = False) -> NDArray[np.uint8]:
     rng = np.random.default_rng(5)
     coarse = rng.uniform(20, 235, (height // 4 + 1, width // 4 + 1, 3)).astype(np.float32)
     image = np.clip(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 255).astype(np.uint8)
@@ -27,7 +31,7 @@ def picture(height=128, width=128, grey=False):
 
 
 @pytest.mark.parametrize("name", list(PROFILES))
-def test_every_camera_is_deterministic_keeps_size_and_changes_the_picture(name):
+def test_every_camera_is_deterministic_keeps_size_and_changes_the_picture(name: str) -> None:
     image = picture(96, 81)
     before = image.copy()
     one = apply_profile(image, PROFILES[name], np.random.default_rng(3))
@@ -40,28 +44,28 @@ def test_every_camera_is_deterministic_keeps_size_and_changes_the_picture(name):
 
 
 @pytest.mark.parametrize("name", list(PROFILES))
-def test_grey_pictures_stay_grey(name):
+def test_grey_pictures_stay_grey(name: str) -> None:
     out = apply_profile(picture(grey=True), PROFILES[name], np.random.default_rng(0))
     assert np.array_equal(out[..., 0], out[..., 1])
     assert np.array_equal(out[..., 1], out[..., 2])
 
 
-def test_the_empty_profile_is_the_identity_and_copies():
+def test_the_empty_profile_is_the_identity_and_copies() -> None:
     image = picture()
     out = apply_profile(image, CaptureProfile("none"), np.random.default_rng(0))
     assert np.array_equal(out, image)
     assert out is not image
 
 
-def test_each_parameter_does_what_its_name_says():
+def test_each_parameter_does_what_its_name_says() -> None:
     image = picture()
     flat = np.full((64, 64, 3), 128, np.uint8)
 
-    def apply(source, **values):
+    def apply(source: NDArray[np.uint8], **values: Any) -> NDArray[np.float64]:
         return apply_profile(source, CaptureProfile("x", **values), np.random.default_rng(1)).astype(float)
 
-    def sharpness(a):
-        return cv2.Laplacian(a.mean(axis=2), cv2.CV_64F).var()
+    def sharpness(a: NDArray[np.float64]) -> float:
+        return float(cv2.Laplacian(a.mean(axis=2), cv2.CV_64F).var())
 
     assert sharpness(apply(image, blur=1.5)) < 0.5 * sharpness(image.astype(float))
     assert sharpness(apply(image, resolution=24)) < 0.5 * sharpness(image.astype(float))
@@ -76,7 +80,7 @@ def test_each_parameter_does_what_its_name_says():
     assert coarse > np.abs(apply(image, jpeg=95) - image).mean() > 0
 
 
-def test_noise_grows_with_the_light():
+def test_noise_grows_with_the_light() -> None:
     profile = CaptureProfile("x", noise=6)
     dark, bright = (
         apply_profile(np.full((64, 64, 3), level, np.uint8), profile, np.random.default_rng(0)).std()
@@ -85,7 +89,7 @@ def test_noise_grows_with_the_light():
     assert bright > 1.3 * dark
 
 
-def test_h264_loses_more_at_a_higher_crf_and_handles_odd_sides():
+def test_h264_loses_more_at_a_higher_crf_and_handles_odd_sides() -> None:
     image = picture(65, 51)
     fine, coarse = (np.abs(h264_frame(image, crf).astype(float) - image).mean() for crf in (10, 45))
     assert h264_frame(image, 30).shape == image.shape
@@ -93,7 +97,7 @@ def test_h264_loses_more_at_a_higher_crf_and_handles_odd_sides():
     assert fine < 20
 
 
-def test_jitter_makes_a_camera_a_distribution_centred_on_it():
+def test_jitter_makes_a_camera_a_distribution_centred_on_it() -> None:
     base = CaptureProfile("x", blur=1.0, noise=5, jpeg=60, resolution=64, crf=30, gamma=1.2, jitter=0.2)
     rng = np.random.default_rng(0)
     drawn = [randomised(base, rng) for _ in range(300)]
@@ -106,7 +110,7 @@ def test_jitter_makes_a_camera_a_distribution_centred_on_it():
     assert (off.resolution, off.blur, off.noise, off.jpeg, off.crf) == (0, 0, 0, 0, None)
 
 
-def test_profiles_are_immutable_and_include_the_four_benchmark_cameras():
+def test_profiles_are_immutable_and_include_the_four_benchmark_cameras() -> None:
     assert len(PROFILES) >= 8
     assert {"camera1", "camera2", "camera3", "camera4"} <= set(PROFILES)
     assert len({tuple(vars(p).values())[1:] for p in PROFILES.values()}) == len(PROFILES)
@@ -114,7 +118,7 @@ def test_profiles_are_immutable_and_include_the_four_benchmark_cameras():
         PROFILES["new"] = CaptureProfile("new")  # type: ignore[index]
 
 
-def test_mappings_are_strict_and_teach():
+def test_mappings_are_strict_and_teach() -> None:
     made = profile_from_mapping("mine", {"like": "camera3", "jpeg": 50, "cast": [1.0, 1, 0.9], "jitter": 0.1})
     assert (made.name, made.resolution, made.jpeg, made.cast) == ("mine", 72, 50, (1.0, 1.0, 0.9))
     with pytest.raises(FFDError, match="Did you mean 'noise'"):
@@ -133,7 +137,7 @@ def test_mappings_are_strict_and_teach():
         apply_profile(np.zeros((4, 4), np.uint8), CaptureProfile("x"), np.random.default_rng(0))
 
 
-def test_a_camera_without_video_is_fast():
+def test_a_camera_without_video_is_fast() -> None:
     image, rng = picture(), np.random.default_rng(0)
     apply_profile(image, PROFILES["camera4"], rng)
     times = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -26,6 +27,7 @@ from ffd_continual.scenarios.prepare.clip_people import pair_up
 from ffd_continual.scenarios.prepare.clip_writer import factor_of
 from ffd_continual.scenarios.prepare.clips import ClipsConfig, make_clips
 from ffd_continual.scenarios.studio.portrait import render_portrait
+from ffd_continual.terminal import wrapped
 
 PEOPLE = 7
 FRAMES = 5
@@ -88,7 +90,7 @@ def test_a_clip_is_real_h264_that_moves_and_says_if_it_is_forged(made: tuple[Pat
     for path, comment in ((real, ""), (fake, "ffd_continual: forged (deepfakes)")):
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            assert (stream.codec_context.name, stream.average_rate, stream.height) == ("h264", 25, 112)
+            assert (stream.codec_context.name, stream.average_rate, stream.height) == ("h264", Fraction(25), 112)
             assert container.metadata.get("comment", "") == comment
         assert len(frames_of(path)) == FRAMES
     first, *_, last = frames_of(real)
@@ -187,7 +189,7 @@ def test_camera_is_a_pure_function_and_keeps_grey_grey() -> None:
     for number in (3, 0):
         assert np.array_equal(ours.shoot(number)[0], again.shoot(number)[0])
     assert not np.array_equal(ours.shoot(0)[0], Camera(face.image, face.landmarks, "001", 5, config).shoot(0)[0])
-    grey = np.repeat(cv2.cvtColor(face.image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+    grey = np.repeat(np.asarray(cv2.cvtColor(face.image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, 2)
     frame = Camera(grey, face.landmarks, "000", 5, config).shoot(2)[0]
     assert np.array_equal(frame[..., 0], frame[..., 1])
     assert np.array_equal(frame[..., 0], frame[..., 2])
@@ -234,7 +236,7 @@ def test_cut_and_paste_beyond_the_border() -> None:
 def test_pairs_are_alike_and_nobody_is_in_two() -> None:
     base = render_portrait(1, 0, 96)
     brighter = Face(np.clip(base.image.astype(int) + 9, 0, 255).astype(np.uint8), base.landmarks, "b", "b")
-    grey = np.repeat(cv2.cvtColor(base.image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+    grey = np.repeat(np.asarray(cv2.cvtColor(base.image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, 2)
     bent = base.landmarks.copy()
     bent[:17, 0] += 40
     faces = [base, Face(grey, base.landmarks, "g", "g"), Face(base.image, bent, "t", "t"), brighter]
@@ -256,7 +258,7 @@ def test_constant_rate_factors() -> None:
 
 def test_summary_fits_the_terminal(made: tuple[Path, clips.ClipsMade]) -> None:
     out, told = made
-    text = clips_command.wrapped(clips_command.summary(told, CONFIG, Path("data/clips")))
+    text = wrapped(clips_command.summary(told, CONFIG, Path("data/clips")))
     assert max(map(len, text.splitlines())) <= 80
     assert "6 people in pairs: 1 train, 1 valid, 1 test" in text
     assert "wall_a.png" in text

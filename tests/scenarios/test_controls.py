@@ -66,7 +66,9 @@ def tinted_edge(image: np.ndarray) -> np.ndarray:
 
 def test_blocks_raise_blockiness_and_only_on_their_grid() -> None:
     smooth = picture(0)
-    coded = cv2.imdecode(cv2.imencode(".jpg", blur(smooth), [cv2.IMWRITE_JPEG_QUALITY, 8])[1], 0).astype(np.float32)
+    grey = cv2.imdecode(cv2.imencode(".jpg", blur(smooth), [cv2.IMWRITE_JPEG_QUALITY, 8])[1], 0)
+    assert grey is not None
+    coded = grey.astype(np.float32)
     assert blockiness(coded) > 0.5
     assert blockiness(np.roll(coded, 4, (0, 1))) < 0
     assert abs(blockiness(smooth[..., 0].astype(np.float32))) < 0.15
@@ -74,7 +76,7 @@ def test_blocks_raise_blockiness_and_only_on_their_grid() -> None:
 
 def test_features_follow_blur_and_colour() -> None:
     image = picture(1)
-    grey = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
+    grey = np.repeat(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, 2)
     sharp, soft, pale = (shallow_features(one) for one in (image, blur(image), grey))
     assert soft["sharpness"] < sharp["sharpness"] - 1
     assert soft["high_pass_centre"] < sharp["high_pass_centre"] - 1

@@ -124,7 +124,7 @@ def bench(tmp_path: Path, plant: Plant) -> Path:
     plant(tmp_path, *(f"Celeb-DF-v2/Celeb-real/frames/id{n}_0001/000.png" for n in (1, 2)))
     plant(tmp_path, "Celeb-DF-v2/Celeb-synthesis/frames/id1_id2_0001/000.png")
 
-    def originals(*names: str) -> dict[str, object]:
+    def originals(*names: str) -> dict[str, dict[str, dict[str, object]]]:
         frames = {name: [f"{OLD}/{real}/{name}/{n:03}.png" for n in (10, 0, 9)] for name in names}
         return {"c23": {name: entry("FF-real", *paths) for name, paths in frames.items()}}
 

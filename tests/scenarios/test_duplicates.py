@@ -50,12 +50,12 @@ def by_definition(grey: Picture) -> int:
 
 def test_phash_is_that_of_its_definition(faces: list[Picture]) -> None:
     for face in faces[:3]:
-        grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+        grey = np.asarray(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), np.uint8)
         assert phashes(grey) == (by_definition(grey), by_definition(grey[:, ::-1].copy()))
 
 
 def test_dhash_compares_neighbours(faces: list[Picture]) -> None:
-    grey = cv2.cvtColor(faces[0], cv2.COLOR_RGB2GRAY)
+    grey = np.asarray(cv2.cvtColor(faces[0], cv2.COLOR_RGB2GRAY), np.uint8)
     small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
     bits = ["1" if int(small[r, c + 1]) > int(small[r, c]) else "0" for r in range(8) for c in range(8)]
     assert dhashes(grey)[0] == int("".join(bits), 2)
@@ -173,6 +173,12 @@ def table(tmp_path: Path, faces: list[Picture]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def read(path: Path) -> Picture:
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture[..., ::-1].copy()
+
+
 def near(table: pd.DataFrame, root: Path, **settings: bool) -> list[Fault]:
     found = check_manifest(make_manifest(table, root), progress=False, **settings)
     return [fault for fault in found if fault.kind.startswith("near-duplicate")]
@@ -180,14 +186,13 @@ def near(table: pd.DataFrame, root: Path, **settings: bool) -> list[Fault]:
 
 def copied(table: pd.DataFrame, root: Path, source: str, name: str, **cells: object) -> pd.DataFrame:
     """The table with one row more, of a re-encoded copy of a picture."""
-    picture = cv2.imread(str(root / source))[..., ::-1].copy()
-    write_picture(root / name, CHANGES["jpeg"](picture), quality=85)
+    write_picture(root / name, CHANGES["jpeg"](read(root / source)), quality=85)
     row = {"path": name, "label": 0, "forgery": "real", "pair": "", "identity": "new", "split": "train"} | cells
     return pd.concat([table, pd.DataFrame([row])], ignore_index=True)
 
 
 def test_a_forged_face_may_resemble_its_pair(table: pd.DataFrame, tmp_path: Path) -> None:
-    looks = [look_at(cv2.imread(str(tmp_path / path))[..., ::-1].copy()) for path in table["path"]]
+    looks = [look_at(read(tmp_path / path)) for path in table["path"]]
     strangers = table.assign(identity=[f"x{i}" for i in range(12)], pair="")
     assert len(near_duplicates(looks, strangers).first) == 6  # they do look alike,
     assert near(table, tmp_path) == []  # and nobody complains
@@ -207,8 +212,9 @@ def test_a_copy_in_another_split_is_a_fault_with_both_rows(table: pd.DataFrame, 
 
 
 def test_a_mirrored_copy_in_another_split_is_a_fault(table: pd.DataFrame, tmp_path: Path) -> None:
-    turned = cv2.imread(str(tmp_path / "real/4.png"))[:, ::-1]
-    assert cv2.imwrite(str(tmp_path / "turned.png"), turned)
+    picture = cv2.imread(str(tmp_path / "real/4.png"))
+    assert picture is not None
+    assert cv2.imwrite(str(tmp_path / "turned.png"), picture[:, ::-1])
     faults = [fault for fault in near(copied(table, tmp_path, "turned.png", "copy.jpg"), tmp_path) if not fault.warning]
     assert [(f.row, f.kind) for f in faults if f.kind.endswith("splits")] == [
         (9, "near-duplicate-in-two-splits"),

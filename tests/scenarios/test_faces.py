@@ -99,7 +99,7 @@ def test_finder_meets_exact_landmarks_of_rendered_portraits() -> None:
     finder, apart = FaceFinder(), []
     for person in range(4):
         face = render_portrait(person, 0, 160)
-        scene = cv2.copyMakeBorder(face.image, 30, 50, 60, 20, cv2.BORDER_REPLICATE)
+        scene = np.asarray(cv2.copyMakeBorder(face.image, 30, 50, 60, 20, cv2.BORDER_REPLICATE), np.uint8)
         found = finder.find(scene)
         if found:
             truth = face.landmarks + np.array([60, 30])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ffd_continual.scenarios.faces import Face
+from ffd_continual.scenarios.forging.contract import Forged
 from ffd_continual.scenarios.forging.fill import HOLES, Fill, conditional, cut_hole, quilt
 from ffd_continual.scenarios.forging.geometry import align, move
 from ffd_continual.scenarios.studio.portrait import studio_faces
@@ -23,7 +26,8 @@ def test_conditional_is_the_gaussian_posterior() -> None:
     parts = np.linalg.qr(rng.normal(size=(30, 4)))[0].T
     mean, spread, noise = rng.normal(size=30), rng.uniform(0.5, 3, 4), 0.7
     values, known = rng.normal(size=30), rng.random(30) < 0.6
-    middle, factor = conditional(*(a.astype(np.float32) for a in (mean, parts, spread, values)), known, noise)
+    centre, axes, widths, seen32 = (a.astype(np.float32) for a in (mean, parts, spread, values))
+    middle, factor = conditional(centre, axes, widths, seen32, known, noise)
     # The same by conditioning the joint normal of coefficients and known pixels.
     prior = np.diag(spread**2)
     seen = parts[:, known]
@@ -66,9 +70,15 @@ def test_fills_have_the_tone_of_their_surroundings() -> None:
 
 def test_the_seed_decides() -> None:
     family, target = fitted(), FACES[8]
-    made = [family.forge(target, [], np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    assert all(one is not None and one.source_identity == "" for one in made)
+
+    def forged(face: Face, others: Sequence[Face], seed: int) -> Forged:
+        one = family.forge(face, others, np.random.default_rng(seed))
+        assert one is not None
+        return one
+
+    made = [forged(target, [], seed) for seed in (1, 1, 2)]
+    assert all(one.source_identity == "" for one in made)
     np.testing.assert_array_equal(made[0].image, made[1].image)
     assert (made[0].image != made[2].image).any()
     other = Face(target.image, target.landmarks, "nobody", "nothing")
-    np.testing.assert_array_equal(family.forge(other, FACES, np.random.default_rng(1)).image, made[0].image)
+    np.testing.assert_array_equal(forged(other, FACES, 1).image, made[0].image)

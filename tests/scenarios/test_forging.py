@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,8 +52,8 @@ def drawn_face(person: int, shot: int = 0, grey: bool = False, side: int = SIDE)
         cv2.fillConvexPoly(layer, cv2.convexHull(points.astype(np.int32)), (shade, shade * 0.7, shade * 0.7))
     for line in (marks[17:22], marks[22:27], marks[27:31]):
         cv2.polylines(layer, [line.astype(np.int32)], False, (80, 60, 50), 2)
-    layer = cv2.GaussianBlur(layer, (0, 0), 0.8) + rng.normal(0, 4, (side, side, 1))
-    picture = np.clip(layer, 0, 255).astype(np.uint8)
+    noisy = cv2.GaussianBlur(layer, (0, 0), 0.8) + rng.normal(0, 4, (side, side, 1))
+    picture = np.clip(noisy, 0, 255).astype(np.uint8)
     if grey:
         picture = np.repeat(picture.mean(2, keepdims=True).astype(np.uint8), 3, 2)
     return Face(picture, marks, f"person-{person:03d}", f"person-{person:03d}_{shot}")
@@ -65,7 +66,8 @@ def ready(name: str) -> Family:
     """A family fitted on the drawn people, training cut to a few steps."""
     family = load_family(name)
     if hasattr(family, "network"):
-        family.config = dataclasses.replace(family.config, steps=3)
+        trained: Any = family
+        trained.config = dataclasses.replace(trained.config, steps=3)
     if isinstance(family, Fitted):
         family.fit(PEOPLE[:8], np.random.default_rng(5))
     return family

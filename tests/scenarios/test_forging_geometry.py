@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ffd_continual.scenarios.forging.eigenface import principal
 from ffd_continual.scenarios.forging.geometry import (
@@ -23,7 +24,7 @@ def texture(seed: int, size: int = 96, colour: bool = True) -> np.ndarray:
     layers = rng.normal(0, 1, (size, size, 3 if colour else 1)).cumsum(0)
     layers = layers + rng.normal(0, 4, layers.shape)
     layers = 128 + 40 * (layers - layers.mean()) / layers.std()
-    return np.clip(np.broadcast_to(layers, (size, size, 3)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.broadcast_to(layers, (size, size, 3)), 0, 255).astype(np.uint8))
 
 
 def disc(size: int = 96, radius: int = 30) -> np.ndarray:
@@ -57,7 +58,7 @@ def test_affine_mesh_flow_equals_the_affine_map() -> None:
     target = np.concatenate([np.array([[20, 20], [40, 25], [30, 45]], np.float32), frame_points(size)])
     matrix = np.array([[1.1, 0.05, -2.0], [-0.04, 0.95, 3.0]])
     flow = mesh_flow(target, move(target, matrix), size)
-    grid = np.stack(np.mgrid[:60, :60][::-1], 2).reshape(-1, 2).astype(np.float32)
+    grid = np.stack(list(np.mgrid[:60, :60][::-1]), 2).reshape(-1, 2).astype(np.float32)
     expected = (move(grid, matrix) - grid).reshape(60, 60, 2)
     np.testing.assert_allclose(flow, expected, atol=1e-3)
 
@@ -77,7 +78,10 @@ def test_membrane_of_a_constant_is_that_constant() -> None:
 
 def test_match_colour_moves_mean_and_spread() -> None:
     weight = disc()
-    mean_of = lambda layer: (luminance(layer) * weight).sum() / weight.sum()  # noqa: E731
+
+    def mean_of(layer: NDArray[np.float32]) -> float:
+        return float((luminance(layer) * weight).sum() / weight.sum())
+
     reference = np.clip(texture(1).astype(np.float32) * 0.75 + 40, 0, 255)
     layer = texture(2).astype(np.float32)
     matched = match_colour(layer, reference, weight, 1.0)
@@ -92,7 +96,10 @@ def test_bands_add_up_and_are_matched_both_ways() -> None:
     sharp = texture(3).astype(np.float32)
     assert np.abs(sum(split_bands(sharp)) - sharp).max() < 1e-3
     weight = np.ones((96, 96), np.float32)
-    fine = lambda layer: float((luminance(split_bands(layer)[0]) ** 2).mean())  # noqa: E731
+
+    def fine(layer: NDArray[np.float32]) -> float:
+        return float((luminance(split_bands(layer)[0]) ** 2).mean())
+
     dull = sharp - 0.6 * sum(split_bands(sharp)[:3])
     assert abs(fine(match_bands(dull, sharp, weight)) / fine(sharp) - 1) < 0.2
     assert abs(fine(match_bands(sharp, dull, weight)) / fine(dull) - 1) < 0.2
@@ -115,14 +122,20 @@ def test_strength_is_the_share_of_the_mismatch_that_goes() -> None:
     assert 0.35 < half / none < 0.65
     assert abs(full / none) < 0.15
     dark = np.asarray(target * 0.6, np.float32)
-    gap = lambda strength: float((target - match_colour(dark, target, weight, strength))[inside].mean())  # noqa: E731
+
+    def gap(strength: float) -> float:
+        return float((target - match_colour(dark, target, weight, strength))[inside].mean())
+
     assert abs(gap(0.5) / gap(0.0) - 0.5) < 0.12
     assert abs(gap(1.0)) < 0.15 * gap(0.0)
 
 
 def test_coarse_loses_fine_detail_and_keeps_the_rest() -> None:
     layer = texture(9).astype(np.float32)
-    fine = lambda one: float((split_bands(one)[0] ** 2).mean())  # noqa: E731
+
+    def fine(one: NDArray[np.float32]) -> float:
+        return float((split_bands(one)[0] ** 2).mean())
+
     soft, sharp = coarse(layer, 0.4), coarse(layer, 0.4, 1.0)
     assert fine(soft) < 0.2 * fine(layer)
     assert fine(sharp) > 1.5 * fine(soft)

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -96,11 +97,11 @@ def test_sources_and_training_stay_within_the_split() -> None:
 
 def test_forgeries_depend_on_seed_and_name_not_on_order_or_rest() -> None:
     splits = ["train"] * 12
-    run = lambda **more: {  # noqa: E731
-        (m.forgery, m.index): m.forged.image
-        for m in forge_faces(PEOPLE, splits, ["warp", "selfblend"], size=64, progress=False, **more)
-        if m.forged
-    }
+
+    def run(**more: Any) -> dict[tuple[str, int], np.ndarray]:
+        made = forge_faces(PEOPLE, splits, ["warp", "selfblend"], size=64, progress=False, **more)
+        return {(m.forgery, m.index): m.forged.image for m in made if m.forged}
+
     whole, other = run(), run(seed=1)
     done = {("warp", face.name) for face in PEOPLE[:6]}
     rest = run(done=done)
@@ -174,6 +175,7 @@ def test_real_and_forged_files_differ_only_under_the_mask(drawn_portraits: Colle
     for _, row in manifest.table[manifest.table["forgery"] == "retouch"].iterrows():
         forged, real = (read_picture(manifest.absolute(row[name])) for name in ("path", "pair"))
         mask = cv2.imread(str(manifest.absolute(row["mask"])), cv2.IMREAD_GRAYSCALE)
+        assert mask is not None
         assert (forged[mask == 0] == real[mask == 0]).all()
         assert (forged[mask > 0] != real[mask > 0]).any()
 

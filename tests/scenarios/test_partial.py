@@ -25,7 +25,8 @@ def cut(face: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     """Rows and columns of a 96 px face, enlarged again and compressed."""
     top, bottom, left, right = box
     part = np.ascontiguousarray(face[top:bottom, left:right])
-    return PERTURBATIONS["jpeg"].apply(cv2.resize(part, (96, 96), interpolation=cv2.INTER_CUBIC), 60, 0, 0)
+    large = np.asarray(cv2.resize(part, (96, 96), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return PERTURBATIONS["jpeg"].apply(large, 60, 0, 0)
 
 
 def covered(face: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:

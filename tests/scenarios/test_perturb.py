@@ -104,7 +104,7 @@ def test_noise_is_a_function_of_seed_and_row_alone(face: Picture) -> None:
 
 def test_blur_grows_with_the_face(face: Picture) -> None:
     blur = PERTURBATIONS["blur"]
-    large = cv2.resize(face, (192, 192), interpolation=cv2.INTER_CUBIC)
+    large = np.asarray(cv2.resize(face, (192, 192), interpolation=cv2.INTER_CUBIC), np.uint8)
     small = blur.apply(face, 1.8, 0, 0)
     shrunk = cv2.resize(blur.apply(large, 1.8, 0, 0), (96, 96), interpolation=cv2.INTER_AREA)
     assert np.abs(small.astype(float) - shrunk).mean() < 0.1 * np.abs(small.astype(float) - face).mean()

@@ -5,12 +5,12 @@ import os
 import threading
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ffd_continual.scenarios import pictures
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.pictures import (
     PictureError,
@@ -33,7 +33,7 @@ def colours(height: int = 20, width: int = 30) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
 def test_lossless_forms_come_back_exactly(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    options = {"lossless": True} if suffix == ".webp" else {}
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     Image.fromarray(colours()).save(path, **options)
     read = read_picture(path)
     assert read.dtype == np.uint8
@@ -215,7 +215,8 @@ def test_png_and_masks_come_back_exactly(tmp_path: Path) -> None:
 
 
 def test_wrong_arrays_and_suffixes(tmp_path: Path) -> None:
-    for image in (colours().astype(np.float32), colours()[..., 0], np.zeros((4, 4, 4), np.uint8), colours()[:0]):
+    wrong: list[np.ndarray] = [colours().astype(np.float32), colours()[..., 0], np.zeros((4, 4, 4), np.uint8)]
+    for image in (*wrong, colours()[:0]):
         with pytest.raises(PictureError, match="need uint8"):
             write_picture(tmp_path / "a.png", image)
     for path in ("a.gif", "a"):
@@ -235,7 +236,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
             file.write(data[:3])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pictures.Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(FFDError, match="disk is full"):
         write_picture(path, colours())
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]

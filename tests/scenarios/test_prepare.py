@@ -29,6 +29,7 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import read_manifest
 from ffd_continual.scenarios.pictures import read_mark, read_mask, read_picture, write_picture
 from ffd_continual.scenarios.prepare import prepare as module
+from ffd_continual.scenarios.prepare.item import prepare_item
 from ffd_continual.scenarios.prepare.prepare import Prepared, prepare_listing
 from ffd_continual.scenarios.prepare.settings import PrepareConfig
 from ffd_continual.scenarios.traces import difference_mask
@@ -166,7 +167,7 @@ def test_what_is_finished_is_not_made_again(
     """Interrupted after each item in turn; then a crop is lost, and a file changes."""
     root, listing = data
     out = tmp_path / "out"
-    usual = module.prepare_item
+    usual = prepare_item
     worked: list[str] = []
 
     def once(one: Item, *rest: Any) -> Any:

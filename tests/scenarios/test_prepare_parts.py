@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,10 @@ class _Fake:
     def __init__(self, times: list[float] | None, numbers: list[int]) -> None:
         self.count = len(numbers)
         self.numbers = np.array(numbers, np.int64)
-        self.times = None if times is None else np.array(times, np.float64)
+        self.times: np.ndarray | None = None if times is None else np.array(times, np.float64)
+
+    def frames(self, wanted: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        raise AssertionError(f"frames {wanted} were read")
 
 
 def _real(times: list[float] | None, numbers: list[int], count: int) -> dict[str, Any]:

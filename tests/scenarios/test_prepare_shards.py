@@ -20,7 +20,6 @@ from ffd_continual.scenarios.datasets.listing import Item, Listing
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.manifest import Manifest, read_manifest
 from ffd_continual.scenarios.pictures import PictureError, encode_picture, read_mark, read_picture, read_size
-from ffd_continual.scenarios.prepare import shards as module
 from ffd_continual.scenarios.prepare.prepare import prepare_listing
 from ffd_continual.scenarios.prepare.settings import PrepareConfig
 from ffd_continual.scenarios.shard_paths import CarefulInfo, file_exists, file_sha256, shard_member
@@ -89,7 +88,7 @@ def test_shards_follow_the_convention_and_their_limit(both: tuple[Path, Path]) -
     assert [path.name for path in shards] == [f"{number:06d}.tar" for number in range(len(shards))]
     assert len(shards) > 2
     table = read_manifest(both[1] / "manifest.parquet").table
-    keys = []
+    keys: list[str] = []
     for shard in shards:
         assert shard.stat().st_size <= LIMIT + tarfile.RECORDSIZE
         with tarfile.open(shard) as archive:
@@ -129,14 +128,14 @@ def test_packing_goes_on_after_a_full_disk_with_the_same_bytes(
             written.append(str(target))
         usual(source, target)
 
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     for _ in range(2):
         with pytest.raises(FFDError, match="the disk is full"):
             prepare_listing(data[1], data[0], out, "mini", CONFIG, shard_bytes=LIMIT, progress=False)
         assert not list(out.glob("shards/.*"))
         written.append("again")
     assert len(list(out.glob("shards/*.tar"))) == 2
-    monkeypatch.setattr(module.os, "replace", usual)
+    monkeypatch.setattr(os, "replace", usual)
     made = prepare_listing(data[1], data[0], out, "mini", CONFIG, shard_bytes=LIMIT, progress=False)
     assert made.made == 0
     assert files(out) == files(both[1])

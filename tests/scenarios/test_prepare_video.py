@@ -154,6 +154,7 @@ def test_files_of_no_frames(tmp_path: Path) -> None:
     for name, codec in (("none.mkv", "libvpx-vp9"), ("none.avi", "mpeg4")):
         with av.open(str(tmp_path / name), "w") as container:
             stream = container.add_stream(codec, rate=25)
+            assert isinstance(stream, av.VideoStream)
             stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
             container.start_encoding()
         with pytest.raises(ItemError, match="ends before its first frame|holds no frame"):

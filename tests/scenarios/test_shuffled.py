@@ -111,7 +111,7 @@ def test_other_values_and_learners_that_cannot(tiny_config: dict[str, dict[str, 
     with pytest.raises(FFDError, match=r"scenario.labels must be one of given, shuffled, not 'random'"):
         assemble(config, tmp_path, lambda skipped: None)
     trunk = {"backbone": "test_efficientnet", "weights": "none", "frozen_stages": 2}
-    tiny_config["learner"] = {"name": "plain", "trunk": trunk, "pseudo": 0.25}  # type: ignore[dict-item]
+    tiny_config["learner"] = {"name": "plain", "trunk": trunk, "pseudo": 0.25}
     tiny_config["scenario"] |= {"labels": "shuffled", "size": 32}
     with pytest.raises(FFDError, match="gives no pseudo, which would betray the true labels, and learner plain"):
         assemble(config_from(tiny_config), tmp_path, lambda skipped: None)

@@ -1,24 +1,28 @@
+from __future__ import annotations
+
 import dataclasses
 import time
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.scenarios.faces import Face
 from ffd_continual.scenarios.studio.fields import Grid, cloud, curve, sample
 from ffd_continual.scenarios.studio.head import form_of, height_field, landmarks_3d
-from ffd_continual.scenarios.studio.person import draw_person, draw_shot, skin_colour
+from ffd_continual.scenarios.studio.person import Shot, draw_person, draw_shot, skin_colour
 from ffd_continual.scenarios.studio.portrait import render_portrait, studio_faces
 from ffd_continual.scenarios.studio.view import cast_rays, view_of
 
 
 @pytest.fixture(scope="module")
-def faces():
+def faces() -> list[Face]:
     return [render_portrait(seed, 0, 128) for seed in range(24)]
 
 
-def test_a_portrait_meets_the_face_contract(faces):
+def test_a_portrait_meets_the_face_contract(faces: list[Face]) -> None:
     for seed, face in enumerate(faces):
         assert face.image.shape == (128, 128, 3)
         assert face.image.dtype == np.uint8
@@ -32,7 +36,7 @@ def test_a_portrait_meets_the_face_contract(faces):
         assert np.ptp(face.landmarks, axis=0).max() == pytest.approx(64, abs=0.5)
 
 
-def test_landmarks_are_in_ibug_order_as_seen_in_the_picture(faces):
+def test_landmarks_are_in_ibug_order_as_seen_in_the_picture(faces: list[Face]) -> None:
     mean = np.mean([face.landmarks for face in faces], axis=0)
     x, y = mean[:, 0], mean[:, 1]
     assert (np.diff(x[:17]) > 0).all()
@@ -49,15 +53,15 @@ def test_landmarks_are_in_ibug_order_as_seen_in_the_picture(faces):
     assert y[17:27].max() < y[36:48].min() < y[30] < y[48:68].min()
 
 
-def test_the_same_seeds_give_the_same_bytes_and_others_do_not(faces):
+def test_the_same_seeds_give_the_same_bytes_and_others_do_not(faces: list[Face]) -> None:
     again = render_portrait(5, 0, 128)
     assert np.array_equal(again.image, faces[5].image)
     assert np.array_equal(again.landmarks, faces[5].landmarks)
     assert not np.array_equal(render_portrait(5, 1, 128).image, again.image)
 
 
-def test_workers_do_not_change_the_result_and_progress_is_told():
-    seen = []
+def test_workers_do_not_change_the_result_and_progress_is_told() -> None:
+    seen: list[tuple[int, int]] = []
     alone = studio_faces(2, 2, seed=3, size=48, progress=lambda done, total: seen.append((done, total)))
     together = studio_faces(2, 2, seed=3, size=48, workers=2)
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -66,7 +70,7 @@ def test_workers_do_not_change_the_result_and_progress_is_told():
     assert len({f.name for f in alone}) == 4
 
 
-def test_identity_is_kept_between_photographs():
+def test_identity_is_kept_between_photographs() -> None:
     person = draw_person(7)
     assert person == draw_person(7)
     one, two = draw_shot(person, 0), draw_shot(person, 1)
@@ -75,7 +79,7 @@ def test_identity_is_kept_between_photographs():
     assert draw_person(8).skin != person.skin
 
 
-def test_persons_cover_the_human_range():
+def test_persons_cover_the_human_range() -> None:
     people = [draw_person(seed) for seed in range(400)]
     light = np.array([p.skin[1] for p in people])
     assert light.max() > 0.4
@@ -88,14 +92,14 @@ def test_persons_cover_the_human_range():
     assert np.degrees(np.abs([s.yaw for s in shots]).max()) < 26
 
 
-def test_more_melanin_means_darker_skin_in_every_channel():
+def test_more_melanin_means_darker_skin_in_every_channel() -> None:
     tones = np.array([skin_colour(m, 0.0, 0.5) for m in np.linspace(0, 1, 9)])
     assert (np.diff(tones, axis=0) < 0).all()
     assert (tones[:, 0] > tones[:, 1]).all()
     assert (tones[:, 1] > tones[:, 2]).all()
 
 
-def test_pictures_look_like_photographs_to_simple_statistics(faces):
+def test_pictures_look_like_photographs_to_simple_statistics(faces: list[Face]) -> None:
     """Bounds around what portrait photographs measure at this size, so that a detector can carry over."""
     grey = np.stack([cv2.cvtColor(f.image, cv2.COLOR_RGB2GRAY) for f in faces]).astype(np.float32)
     spectrum = np.mean(np.abs(np.fft.fftshift(np.fft.fft2(grey * np.outer(np.hanning(128), np.hanning(128))))) ** 2, 0)
@@ -108,7 +112,7 @@ def test_pictures_look_like_photographs_to_simple_statistics(faces):
     assert 90 < grey[:, 40:90, 40:88].mean() < 180
 
 
-def test_landmarks_lie_on_the_rendered_surface():
+def test_landmarks_lie_on_the_rendered_surface() -> None:
     """The depth that the rays find at a landmark's pixel is the landmark's own, unless the nose hides it."""
     person = draw_person(3)
     shot = dataclasses.replace(draw_shot(person, 0), yaw=0.1, pitch=0.05)
@@ -126,7 +130,7 @@ def test_landmarks_lie_on_the_rendered_surface():
     assert np.mean(error < 0.08) > 0.9
 
 
-def test_rays_find_the_first_surface_of_a_known_field():
+def test_rays_find_the_first_surface_of_a_known_field() -> None:
     grid = Grid(40.0)
     x, y = grid.xs, grid.ys
     sphere = np.sqrt(np.clip(1 - x * x - y * y, 0, None)) - 3.0 * (x * x + y * y > 1)
@@ -143,12 +147,12 @@ def test_rays_find_the_first_surface_of_a_known_field():
     assert not covered[0, 0]
 
 
-def test_a_smile_moves_the_mouths_corners_up_and_out():
+def test_a_smile_moves_the_mouths_corners_up_and_out() -> None:
     person = draw_person(4)
     still = dataclasses.replace(draw_shot(person, 0), smile=0.0, open=0.0)
     grid = Grid(60.0)
 
-    def mouth(shot):
+    def mouth(shot: Shot) -> NDArray[np.float32]:
         form = form_of(person, shot)
         return landmarks_3d(person, form, height_field(person, shot, form, grid), grid)
 
@@ -160,7 +164,7 @@ def test_a_smile_moves_the_mouths_corners_up_and_out():
     assert agape[8, 1] > calm[8, 1]
 
 
-def test_fields_curves_and_samples():
+def test_fields_curves_and_samples() -> None:
     rng = np.random.default_rng(0)
     assert cloud(rng, (300, 300), 6.0, 3).std() == pytest.approx(1, abs=0.2)
     knots = [0.0, 1.0, 3.0, 4.0]
@@ -171,14 +175,14 @@ def test_fields_curves_and_samples():
     assert sample(field, np.array([-5.0]), np.array([3.0]), outside=-7.0)[0] == -7
 
 
-def test_bad_requests_are_explained():
+def test_bad_requests_are_explained() -> None:
     with pytest.raises(FFDError, match="32 px"):
         render_portrait(0, 0, 8)
     with pytest.raises(FFDError, match="1 or more"):
         studio_faces(0, 1)
 
 
-def test_a_portrait_takes_a_fraction_of_a_second():
+def test_a_portrait_takes_a_fraction_of_a_second() -> None:
     start = time.process_time()
     for seed in range(4):
         render_portrait(seed, 1, 128)
@@ -186,7 +190,7 @@ def test_a_portrait_takes_a_fraction_of_a_second():
 
 
 @pytest.mark.slow
-def test_a_face_detector_finds_the_faces():
+def test_a_face_detector_finds_the_faces() -> None:
     from ffd_continual.scenarios.faces import FaceFinder, locate_model
 
     try:
@@ -197,5 +201,7 @@ def test_a_face_detector_finds_the_faces():
     found = []
     for seed in range(60):
         face = render_portrait(500 + seed, 0, 128)
-        found.append(bool(finder.find(cv2.resize(face.image, (256, 256), interpolation=cv2.INTER_CUBIC))))
+        found.append(
+            bool(finder.find(np.asarray(cv2.resize(face.image, (256, 256), interpolation=cv2.INTER_CUBIC), np.uint8)))
+        )
     assert np.mean(found) >= 0.95

@@ -53,7 +53,9 @@ def test_rows_of_one_portrait_share_a_picture(faces: Path) -> None:
     assert len(table.pictures) == scenario.rows["manifest_row"].nunique()
     for row in (0, 40, len(table.rows) - 1):
         path = table.rows["path"].iloc[row]
-        wanted = cv2.resize(cv2.imread(path)[..., ::-1], (32, 32), interpolation=cv2.INTER_AREA)
+        picture = cv2.imread(path)
+        assert picture is not None
+        wanted = cv2.resize(picture[..., ::-1], (32, 32), interpolation=cv2.INTER_AREA)
         assert (table.pictures[table.slot[row]] == wanted).all()
     assert table.size == 32
     assert table.names[table.ids("forgery")[-1]] == table.rows["forgery"].iloc[-1]
@@ -64,6 +66,7 @@ def test_masks_pairs_and_landmarks_come_to_the_new_size(faces: Path) -> None:
     row = int(np.flatnonzero(table.rows["forgery"] == "alpha")[0])
     slot = table.slot[row]
     mask = cv2.imread(table.rows["mask"].iloc[row], cv2.IMREAD_GRAYSCALE)
+    assert mask is not None
     assert set(np.unique(table.masks[slot])) == {0, 255}
     assert abs((table.masks[slot] > 0).mean() - (mask > 0).mean()) < 0.03
     assert table.mask_known[slot]
@@ -101,12 +104,12 @@ def test_the_cache_notices_every_change(faces: Path, tmp_path: Path) -> None:
     _table(_scenario(faces), cache=cache, size=40)
     assert entries() == 2
     picture = faces.parent / "alpha" / "p000.png"
-    cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
+    cv2.imwrite(str(picture), 255 - np.asarray(cv2.imread(str(picture)), np.uint8))
     changed = _table(_scenario(faces), cache=cache)
     assert entries() == 3
     assert _same(changed, _table(_scenario(faces)))
     mask = faces.parent / "masks" / "alpha" / "p000.png"
-    cv2.imwrite(str(mask), np.pad(255 - cv2.imread(str(mask), 0), ((0, 2), (0, 0))))
+    cv2.imwrite(str(mask), np.pad(255 - np.asarray(cv2.imread(str(mask), 0), np.uint8), ((0, 2), (0, 0))))
     assert _same(_table(_scenario(faces), cache=cache), _table(_scenario(faces)))
     table = pd.read_csv(faces).fillna("")
     table["landmarks"] = [json.dumps([[x + 1, y] for x, y in json.loads(text)]) for text in table["landmarks"]]

@@ -26,7 +26,7 @@ def _texture(side: int, seed: int = 0) -> np.ndarray:
     smooth = cv2.GaussianBlur(rng.uniform(0, 255, (side, side, 3)).astype(np.float32), (0, 0), 4)
     smooth = (smooth - smooth.mean()) * 3 + 128
     busy = rng.normal(0, 5, (side, side, 3)) * (np.arange(side) > side // 2)[None, :, None]
-    return np.clip(smooth + busy, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(smooth + busy, 0, 255).astype(np.uint8))
 
 
 def _mirror(i: int, size: int) -> int:
@@ -223,7 +223,8 @@ def test_masks_come_from_where_the_scenario_says(tiny_faces: Path, tmp_path: Pat
         assert known(source, "alpha") == {source != "manifest"}
         assert table.pairs.shape == (0,)
     first = rows["alpha"][0]
-    image, pair = (cv2.imread(tables["auto"].rows[c].iloc[first])[..., ::-1] for c in ("path", "pair"))
+    files = [tables["auto"].rows[c].iloc[first] for c in ("path", "pair")]
+    image, pair = (np.asarray(cv2.imread(file), np.uint8)[..., ::-1] for file in files)
     assert (masks("auto", "alpha")[0] == difference_mask(image, pair)).all()
     assert (masks("ssim", "alpha")[0] == ssim_mask(image, pair)).all()
     assert (masks("auto", "beta") == masks("manifest", "beta")).all()

@@ -46,7 +46,7 @@ def test_a_flip_mirrors_and_a_shift_shifts() -> None:
     assert abs(dx) <= 8
     assert abs(dy) <= 8
     ys, xs = np.mgrid[0:32, 0:32].astype(float)
-    moved = view.geometry(np.uint8(xs * 4))  # a ramp tells how far it went
+    moved = view.geometry((xs * 4).astype(np.uint8))  # a ramp tells how far it went
     assert np.median(moved[:, 12:20].astype(float) - xs[:, 12:20] * 4) == pytest.approx(-4 * dx, abs=1.0)
 
 

@@ -71,7 +71,8 @@ class Trained:
 
         Returns the learner as the first experience left it, and the step's batch; the agent holds the losses.
         """
-        agent, keeper = self.agent, self.parts.keeper
+        agent = self.agent
+        keeper: Any = self.parts.keeper
         old = copy.deepcopy(self.parts.learner).eval()
         agent.position = (1, 0)
         agent.make_train_dataloader()

@@ -29,14 +29,16 @@ def test_two_classes_learn_as_one_logit_does() -> None:
     head = learner.head
     assert isinstance(head, torch.nn.Linear)
     two = F.cross_entropy(head(feature), target)
-    two.backward()
+    two.backward()  # type: ignore[no-untyped-call]
     assert head.weight.grad is not None
     assert head.bias.grad is not None
     weight = (head.weight[1] - head.weight[0]).detach().requires_grad_()
     bias = (head.bias[1] - head.bias[0]).detach().requires_grad_()
     one = F.binary_cross_entropy_with_logits(feature @ weight + bias, target.float())
-    one.backward()
+    one.backward()  # type: ignore[no-untyped-call]
     assert torch.allclose(one, two, atol=1e-6)
+    assert weight.grad is not None
+    assert bias.grad is not None
     assert torch.allclose(head.weight.grad[1], weight.grad, atol=1e-6)
     assert torch.allclose(head.weight.grad[0], -weight.grad, atol=1e-6)
     assert torch.allclose(head.bias.grad, torch.stack([-bias.grad, bias.grad]), atol=1e-6)

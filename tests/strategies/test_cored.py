@@ -49,9 +49,9 @@ def test_the_teacher_s_bins_and_both_terms_follow_a_loop(workshop: Any) -> None:
         label, z = int(batch.target[face]), float(taught.z[face])
         p, q = (1.0 / (1.0 + math.exp(-v / 2.0)) for v in (z, float(agent.out.z[face])))
         divergence.append(4.0 * (p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))))
-        number = place(z, label)
-        if number is not None and (label, number) in cells:
-            mean = sum(cells[label, number]) / len(cells[label, number])
+        own = place(z, label)
+        if own is not None and (label, own) in cells:
+            mean = sum(cells[label, own]) / len(cells[label, own])
             squares.append(float(((agent.out.features["common"][face].detach().double().numpy() - mean) ** 2).mean()))
     assert float(agent.losses["keep_logit"]) == pytest.approx(np.mean(divergence), rel=1e-3, abs=1e-6)
     assert squares

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from ffd_continual.replay.queues import ClassQueues
 from ffd_continual.scenarios.dataset import Request, train_batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import place
@@ -41,6 +42,12 @@ def ready(batch: Any, **given: Any) -> DCL:
     return learner
 
 
+def _queues(learner: DCL) -> ClassQueues:
+    queues = learner.queues[0]
+    assert isinstance(queues, ClassQueues)
+    return queues
+
+
 def summed(learner: Any, batch: Any) -> dict[str, float]:
     torch.manual_seed(1)
     _, losses = learner.step(batch)
@@ -69,8 +76,11 @@ def test_phi_zero_has_the_gradients_of_plain_fine_tuning_on_the_first_view(batch
         for name, parameter in plain.named_parameters():
             if parameter.grad is not None:
                 assert float(parameter.grad.abs().max()) > 0
-                assert torch.equal(own[name].grad, parameter.grad), name
-        assert all(own[f"squeeze.{n}"].grad is None or not own[f"squeeze.{n}"].grad.any() for n in ("weight", "bias"))
+                gradient = own[name].grad
+                assert gradient is not None
+                assert torch.equal(gradient, parameter.grad), name
+        squeezed = (own[f"squeeze.{n}"].grad for n in ("weight", "bias"))
+        assert all(gradient is None or not gradient.any() for gradient in squeezed)
 
 
 def test_without_its_parts_it_is_the_plain_learner_through_a_whole_run(workshop: Any) -> None:
@@ -86,6 +96,7 @@ def test_phi_one_leaves_the_classifier_alone(batch: Any) -> None:
     learner = ready(batch, phi=1.0, phi_start=1.0)
     losses = summed(learner, batch)
     assert losses["decision"] == 0.0
+    assert learner.head.weight.grad is not None
     assert not learner.head.weight.grad.any()
 
 
@@ -160,8 +171,9 @@ def test_keys_are_those_of_the_second_view_and_carry_their_rows(batch: Any) -> N
     summed(learner, batch)
     with torch.no_grad():
         expected = learner.key_squeeze(learner.key_trunk(learner.trunk.extract(batch.view2))).flatten(1)
+    queues = _queues(learner)
     for label in (0, 1):
-        stored, rows = learner.queues[0][label].filled()
+        stored, rows = queues[label].filled()
         mine = batch.target == label
         assert torch.equal(rows, batch.row[mine])
         assert torch.allclose(stored, torch.nn.functional.normalize(expected[mine], dim=1), atol=1e-5)
@@ -202,7 +214,7 @@ def test_gauges_and_costs_tell_the_admission_rate(batch: Any) -> None:
         learner.step(batch)
     gauges = learner.gauges()
     for label, name in enumerate(("real", "forged")):
-        queue = learner.queues[0][label]
+        queue = _queues(learner)[label]
         assert gauges[f"admission_{name}"] == int(queue.admitted) / (4 * int((batch.target == label).sum()))
         assert gauges[f"queue_{name}"] == len(queue) / 64
     assert min(gauges["admission_real"], gauges["admission_forged"]) > 0

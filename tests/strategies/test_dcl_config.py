@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from ffd_continual.commands.sweep import Grid
 from ffd_continual.config import apply_sets, config_from, fill, read_yaml
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learners.dcl import DCL, DCLConfig
 from ffd_continual.strategies.learners.dcl_losses import balance
 from ffd_continual.strategies.learners.dcl_views import DataViewConfig
 from ffd_continual.strategies.learners.trunk import TrunkConfig
+from ffd_continual.sweeping.grid import Grid
 
 GRID = Path(__file__).resolve().parents[2] / "configs" / "grids" / "dcl_ablation.yaml"
 

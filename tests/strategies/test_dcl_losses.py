@@ -20,6 +20,7 @@ from ffd_continual.strategies.learners.dcl_losses import (
 )
 
 TAU = 0.07
+Rows = list[list[float]]
 
 
 def dot(u: list[float], v: list[float]) -> float:
@@ -39,7 +40,7 @@ def locations(maps: torch.Tensor) -> list[list[list[float]]]:
     ]
 
 
-def slow_inter(q: list, k: list, y: list[int], real: list, forged: list, tau: float) -> float:
+def slow_inter(q: Rows, k: Rows, y: list[int], real: Rows, forged: Rows, tau: float) -> float:
     total = 0.0
     for query, key, label in zip(q, k, y, strict=True):
         negatives = forged if label == 0 else real
@@ -114,9 +115,11 @@ def test_the_gradient_made_with_the_value_is_autograd_s() -> None:
     weights = torch.arange(1.0, 6.0, dtype=torch.float64)
     value = stored_similarity(one, stored, TAU)
     plain = (two @ stored.T / TAU).logsumexp(1)
-    (value * weights).sum().backward()
-    (plain * weights).sum().backward()
+    (value * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (plain * weights).sum().backward()  # type: ignore[no-untyped-call]
     assert torch.allclose(value, plain, atol=1e-12)
+    assert one.grad is not None
+    assert two.grad is not None
     assert torch.allclose(one.grad, two.grad, atol=1e-12)
 
 
@@ -144,7 +147,7 @@ def test_without_self_pairs_the_intra_losses_equal_the_loop(tau: float) -> None:
     losses = intra_forged_loss(maps, forged, tau, self_pairs=False), intra_real_loss(maps, tau, self_pairs=False)
     slow = slow_intra_forged(maps, forged, tau, own=False), slow_intra_real(maps, tau, own=False)
     assert [float(loss.detach()) for loss in losses] == pytest.approx(slow, rel=1e-4)
-    assert bool(torch.isfinite(torch.autograd.grad(sum(losses), maps)[0]).all())
+    assert bool(torch.isfinite(torch.autograd.grad(losses[0] + losses[1], maps)[0]).all())
     assert float(intra_forged_loss(maps[1:2], forged[1:2], tau, self_pairs=False)) == 0.0
 
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ffd_continual.config import config_from, read_yaml
+from ffd_continual.replay.queues import ClassQueues
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.learners.dcl import DCL
@@ -49,6 +50,7 @@ def test_thirty_thousand_keys_a_class_cost_a_fiftieth_of_a_step(capsys: pytest.C
     learner.begin("a")
     learner.meet([batch])
     queues = learner.queues[0]
+    assert isinstance(queues, ClassQueues)
     for label in (0, 1):
         queues[label].enqueue(F.normalize(torch.randn(30000, queues[label].features.shape[1]), dim=1))
         assert len(queues[label]) == 30000
@@ -60,8 +62,8 @@ def test_thirty_thousand_keys_a_class_cost_a_fiftieth_of_a_step(capsys: pytest.C
         sum(learner.step(batch)[1].values()).backward()  # type: ignore[union-attr]
 
     def keep() -> None:
-        stored = (queues[label].filled()[0] for label in (0, 1))
-        inter_loss(query, key, target, *stored, run.learner.config.tau).backward()
+        real, forged = (queues[label].filled()[0] for label in (0, 1))
+        inter_loss(query, key, target, real, forged, run.learner.config.tau).backward()  # type: ignore[no-untyped-call]
         queues.enqueue(key, target, target)
 
     # Processor time of one thread, in turn: other processes on the machine slow both alike.

@@ -32,13 +32,14 @@ class Hand(Learner):
 
     def __init__(self, frozen: str = ""):
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.ReLU(inplace=True))
+        first = nn.Conv2d(3, 2, 1, bias=False)
+        self.first = nn.Sequential(first, nn.ReLU(inplace=True))
         self.second = nn.Conv2d(2, 2, 1, bias=False)
         self.aside = nn.Conv2d(2, 1, 1)
         self.head = nn.Linear(2, 1, bias=False)
         self.frozen_parts = frozen
         with torch.no_grad():
-            self.first[0].weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0]]).view(2, 3, 1, 1))
+            first.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 1, 0]]).view(2, 3, 1, 1))
             self.second.weight.copy_(torch.tensor([[1.0, -1.0], [0.0, 2.0]]).view(2, 2, 1, 1))
             self.head.weight.copy_(torch.tensor([[4.0, 8.0]]))
 

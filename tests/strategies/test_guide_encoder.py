@@ -34,7 +34,8 @@ def _faces(count: int, side: int = 32, seed: int = 0) -> torch.Tensor:
     disc = (at[:, None] ** 2 + at**2 < 0.5).float()
     ground, tint = torch.rand(2, count, 3, 1, 1, generator=generator)
     slope = torch.rand(count, 1, 1, 1, generator=generator) * at * 0.2
-    return ((ground * (1 - disc) + tint * disc + slope).clamp(0, 1) * 255).round().to(torch.uint8)
+    faces: torch.Tensor = (ground * (1 - disc) + tint * disc + slope).clamp(0, 1)
+    return (faces * 255).round().to(torch.uint8)
 
 
 def test_the_mask_covers_a_fixed_share_of_whole_patches_anywhere() -> None:
@@ -129,7 +130,7 @@ def test_any_backbone_with_weights_from_a_file(tmp_path: Path) -> None:
     assert "face_simmim.safetensors" in encoder.title
     assert encoder.side(32) == 160  # the model's own input size
     images = _faces(3, side=160).float() / 255.0
-    cfg = model.pretrained_cfg
+    cfg: Any = model.pretrained_cfg
     mean, std = (torch.tensor(cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
         wanted = torch.nn.functional.normalize(model.eval()((images - mean) / std), dim=1)

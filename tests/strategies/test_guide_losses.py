@@ -103,7 +103,7 @@ def test_confidence_against_loops_and_its_order() -> None:
     similarity, kinds = rng.uniform(-1, 1, (6, 9)), rng.integers(0, 4, (6, 9))
     own, found = rng.integers(0, 4, 6), rng.random((6, 9)) < 0.7
     found[5] = False
-    made = confidence(*(torch.tensor(x) for x in (similarity, kinds, own, found)), gamma=0.3)
+    made = confidence(torch.tensor(similarity), torch.tensor(kinds), torch.tensor(own), torch.tensor(found), gamma=0.3)
     for i in range(6):
         good = bad = 0.0
         for j in range(9):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from avalanche.core import SupervisedPlugin
 
-from ffd_continual.commands.sweep import Grid
 from ffd_continual.config import apply_sets, config_from, fill, read_yaml
 from ffd_continual.runs.assemble import assemble
 from ffd_continual.runs.checkpoint import load_optimizer, optimizer_tensors
@@ -22,6 +21,7 @@ from ffd_continual.strategies.learners.guide_space import GuideSpace, GuideSpace
 from ffd_continual.strategies.learners.trunk import TrunkConfig
 from ffd_continual.strategies.strategy import Strategy
 from ffd_continual.strategies.training.template import FaceStrategy
+from ffd_continual.sweeping.grid import Grid
 
 ROOT = Path(__file__).parents[2]
 TRUNK = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=2)
@@ -74,9 +74,9 @@ def test_with_zero_weights_it_is_binary_cross_entropy(batches: list[Batch]) -> N
         plain(batch.image)  # the same normalisation statistics
     _, losses = silent.step(batches[-1])
     assert set(losses) == {"decision"}
-    losses["decision"].backward()
+    losses["decision"].backward()  # type: ignore[no-untyped-call]
     out = plain(batches[-1].image)
-    torch.nn.functional.binary_cross_entropy_with_logits(out.z, batches[-1].target.float()).backward()
+    torch.nn.functional.binary_cross_entropy_with_logits(out.z, batches[-1].target.float()).backward()  # type: ignore[no-untyped-call]
     theirs = dict(plain.named_parameters())
     moved = 0
     for name, mine in silent.named_parameters():
@@ -248,6 +248,7 @@ def test_two_types_of_one_experience_have_an_embedding_each(tiny_config: dict[st
         agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
     out = parts.learner.eval()(torch.rand(3, 3, 32, 32))
     assert out.known == ("alpha", "beta", "gamma")
+    assert isinstance(parts.learner, GuideSpace)
     assert len(set(parts.learner.guides.row.tolist())) == 3
 
 
@@ -368,7 +369,7 @@ def test_the_papers_backbones_take_a_step(batches: list[Batch], backbone: str) -
     optimizer = torch.optim.SGD(learner.param_groups(0.01, 0.0), lr=0.01)
     before = learner.head.weight.detach().clone()
     loss = torch.stack(list(learner.step(batch)[1].values())).sum()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert bool(torch.isfinite(loss))
     assert not torch.equal(learner.head.weight, before)

@@ -25,7 +25,8 @@ from ffd_continual.strategies.learners.iin_losses import (
 
 def _unit(*shape: int, seed: int = 0) -> Tensor:
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return x / x.norm(dim=1, keepdim=True)
+    unit: Tensor = x / x.norm(dim=1, keepdim=True)
+    return unit
 
 
 def _dot(a: Tensor, b: Tensor) -> float:
@@ -65,7 +66,7 @@ def test_instance_contrast_limits() -> None:
 
 def _correlation(a: list[float], b: list[float], labels: list[int]) -> float:
     def centred(x: list[float]) -> list[float]:
-        means = {c: np.mean([v for v, k in zip(x, labels, strict=True) if k == c]) for c in set(labels)}
+        means = {c: float(np.mean([v for v, k in zip(x, labels, strict=True) if k == c])) for c in set(labels)}
         return [v - means[k] for v, k in zip(x, labels, strict=True)]
 
     p, q = centred(a), centred(b)
@@ -273,7 +274,7 @@ def test_mask_evidence_limits() -> None:
     evidence, mask = torch.full((2, 1, 2, 2), -40.0, requires_grad=True), torch.zeros(2, 1, 4, 4)
     nothing = mask_evidence(evidence, mask, torch.tensor([False, False]))
     assert float(nothing) == 0.0
-    nothing.backward()  # still part of the graph
+    nothing.backward()  # type: ignore[no-untyped-call]  # still part of the graph
     assert evidence.grad is not None
     assert float(evidence.grad.abs().sum()) == 0.0
     assert float(mask_evidence(evidence, mask, torch.tensor([True, True]))) == pytest.approx(0.0, abs=1e-9)
@@ -285,7 +286,7 @@ def test_decoupling_of_features_that_do_not_vary_pulls_at_nothing() -> None:
     common = torch.tensor([[1.0, 2.0], [0.5, -1.0]], requires_grad=True)
     special = torch.tensor([[0.3, 0.1], [2.0, 1.0]], requires_grad=True)
     loss = decoupling(common, special, torch.tensor([0, 1]))
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert float(loss) == 0.0
     for feature in (common, special):
         assert feature.grad is not None

@@ -33,6 +33,9 @@ def test_the_logit_is_head_plus_mean_of_the_top_share(low: Tensor) -> None:
         answer, high = module(low), stages(low)
     count = math.ceil(0.1 * 36)
     look, point = module.look[0], module.point
+    assert isinstance(look, nn.Conv2d)
+    assert look.bias is not None
+    assert point.bias is not None
     for face in range(3):
         common = [sum(high[face, d].flatten().tolist()) / 9 for d in range(5)]
         assert answer.common[face].tolist() == pytest.approx(common, rel=1e-4, abs=1e-6)

@@ -23,14 +23,14 @@ def parts(workshop: Any) -> Any:
 
 def _frozen(parts: Any, picture: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return parts.learner.eval().frozen(torch.from_numpy(to_planes([picture])))[0].numpy()
+        return np.asarray(parts.learner.eval().frozen(torch.from_numpy(to_planes([picture])))[0])
 
 
 def test_views_masks_and_blends_are_those_of_their_key(parts: Any) -> None:
     table, kept = parts.sources.table, parts.sources.kept
     slot = int(np.flatnonzero((kept.place >= 0) & (kept.real_place < 0))[0])
     view = draw_view(ViewConfig(), table.size, keyed_generator(909, slot, 2))
-    close = {"rtol": 2e-3, "atol": 2e-3}  # half precision on disk
+    close: dict[str, Any] = {"rtol": 2e-3, "atol": 2e-3}  # half precision on disk
     expected = _frozen(parts, view.apply(np.asarray(table.pictures[slot])))
     np.testing.assert_allclose(kept.viewed[kept.place[slot], 2].astype(np.float32), expected, **close)
     mask = cv2.resize(view.geometry(np.asarray(table.masks[slot])), (GRID, GRID), interpolation=cv2.INTER_AREA)

@@ -175,7 +175,7 @@ def test_the_field_s_backbones_train(backbone: str, channels: int) -> None:
         assert out.z.shape == (4,)
         assert out.features["common"].shape == (4, channels)
         assert 0 < float(losses["decision"]) < 10
-        losses["decision"].backward()
+        losses["decision"].backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     slopes = [0.0 if p.grad is None else float(p.grad.abs().max()) for p in learner.parameters()]
     assert sum(slope > 0 for slope in slopes) >= 0.95 * len(slopes)

@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 
-from ffd_continual.commands.sweep import Grid
 from ffd_continual.config import apply_sets, config_from, fill, read_yaml
 from ffd_continual.load import learner_class
 from ffd_continual.measuring.traces import pixel_auc
@@ -24,9 +23,15 @@ from ffd_continual.strategies.learners.llsm import LLSM, LLSMConfig
 from ffd_continual.strategies.learners.pyramid import PyramidConfig
 from ffd_continual.strategies.learners.similarity import binary_cells, pair_targets
 from ffd_continual.strategies.training.plan import StepPlan
+from ffd_continual.sweeping.grid import Grid
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SMALL = {"trunk": PyramidConfig("test_efficientnet", "none"), "widths": (16, 12), "hidden": 4, "stride": 8}
+SMALL: dict[str, Any] = {
+    "trunk": PyramidConfig("test_efficientnet", "none"),
+    "widths": (16, 12),
+    "hidden": 4,
+    "stride": 8,
+}
 
 
 def _learner(**changes: Any) -> LLSM:
@@ -134,7 +139,7 @@ def test_without_weights_the_gradient_is_the_classification_s(batch: Batch) -> N
     bare = _learner(similarity=False, localisation=False).eval()
     bare.load_state_dict({k: v for k, v in silent.state_dict().items() if not k.startswith("similarity")})
     for learner in (silent, bare):
-        torch.stack(list(learner.step(batch)[1].values())).sum().backward()
+        torch.stack(list(learner.step(batch)[1].values())).sum().backward()  # type: ignore[no-untyped-call]
     for one, other in zip(silent.trunk.parameters(), bare.trunk.parameters(), strict=True):
         assert (one.grad is None) == (other.grad is None)
         assert one.grad is None or torch.equal(one.grad, other.grad)  # type: ignore[arg-type]
@@ -205,7 +210,7 @@ def test_trained_on_one_batch_the_mask_and_the_similarity_map_come_out_right(bat
     for _ in range(60):
         losses = learner.step(batch)[1]
         optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         history.append({term: loss.item() for term, loss in losses.items()})
     assert all(history[-1][term] < 0.5 * history[0][term] for term in history[0])
@@ -221,7 +226,7 @@ def test_trained_on_one_batch_the_mask_and_the_similarity_map_come_out_right(bat
 
 def test_a_short_run_localises_and_its_figures_are_kept(tiny_config: dict[str, Any], tmp_path: Path) -> None:
     """Trained on stripes, the predicted masks find them on test people, and the run's predictions say how well."""
-    tiny_config["scenario"] |= {"order": ["alpha"]}  # type: ignore[operator]
+    tiny_config["scenario"] |= {"order": ["alpha"]}
     tiny_config["learner"] = {
         "name": "llsm", "trunk": {"backbone": "test_efficientnet", "weights": "none"}, "widths": [24, 16, 12],
         "stride": 8, "share": 0.2,
@@ -241,7 +246,7 @@ def test_a_short_run_localises_and_its_figures_are_kept(tiny_config: dict[str, A
 @pytest.mark.parametrize("name", ["llsm_ablation", "llsm_parts"])
 def test_the_grids_rows_are_all_different_learners_that_exist(name: str) -> None:
     grid = fill(Grid, yaml.safe_load((CONFIGS / "grids" / f"{name}.yaml").read_text(encoding="utf-8")))
-    base = read_yaml(CONFIGS / f"{grid.base}.yaml")
+    base = read_yaml(str(CONFIGS / f"{grid.base}.yaml"))
     made = {row: config_from(apply_sets(base, sets)).learner for row, sets in grid.cells().items()}
     assert all(choice.name == "llsm" for choice in made.values())
     assert len({choice.config for choice in made.values()}) == len(made)
@@ -251,7 +256,7 @@ def test_the_grids_rows_are_all_different_learners_that_exist(name: str) -> None
 
 
 def test_the_paper_s_configuration_is_the_paper_s() -> None:
-    config = config_from(read_yaml(CONFIGS / "llsm_ffpp.yaml"))
+    config = config_from(read_yaml(str(CONFIGS / "llsm_ffpp.yaml")))
     assert config.learner.config.trunk == PyramidConfig("legacy_xception", "timm", 0)
     assert (config.scenario.size, config.train.batch, config.train.lr, config.train.optimizer) == (
         224,

@@ -23,7 +23,7 @@ def _peak(work: Callable[[], object]) -> int:
     """The most bytes of tensors alive at a time during `work`, from every allocation that the profiler saw."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
-    events = record.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = record.profiler.kineto_results.events()
     alive = most = 0
     for _, change in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
         alive += change

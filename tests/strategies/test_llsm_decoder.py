@@ -100,10 +100,11 @@ def test_stages_go_from_the_coarsest_level_up_one_skip_each() -> None:
         last, logits = module(levels)
         assert last.shape == (2, widths[-1], finest, finest)
         assert logits.shape == (2, 1, finest, finest)
-        assert [s.mix[0].in_channels for s in module.stages] == [9 + 7, 10 + 5, 8 + 3][: len(widths)]
-    for widths in ((), (1, 1, 1, 1)):
+        stages: Any = module.stages
+        assert [s.mix[0].in_channels for s in stages] == [9 + 7, 10 + 5, 8 + 3][: len(widths)]
+    for wrong in ((), (1, 1, 1, 1)):
         with pytest.raises(FFDError, match="4 levels"):
-            LocalisationModule(channels, widths, "stage")
+            LocalisationModule(channels, wrong, "stage")
     with pytest.raises(FFDError, match="attention"):
         LocalisationModule(channels, (4,), "both")
 

@@ -47,7 +47,8 @@ def _loop_map(features: Any, module: LocalSimilarity) -> Any:
                             logit = answers[0]
                         else:
                             last = module.point.weight.detach().numpy()[0, :, 0, 0]
-                            logit = float(module.point.bias.detach()[0])  # type: ignore[index]
+                            assert module.point.bias is not None
+                            logit = float(module.point.bias.detach()[0])
                             for k, answer in enumerate(answers):
                                 logit += last[k] * max(0.0, answer)
                         found[b, i * width + j, m * width + n] = logit
@@ -120,6 +121,7 @@ def test_loss_equals_the_loop_for_every_block_size(hidden: int) -> None:
         module.zero_grad()
         loss = module.loss(x, masks, known)
         loss.backward()  # type: ignore[no-untyped-call]
+        assert x.grad is not None
         answers.append([x.grad, *(p.grad.clone() for p in module.parameters())])  # type: ignore[union-attr]
         assert loss.item() == pytest.approx(expected, abs=1e-12)
     for other in answers[1:]:

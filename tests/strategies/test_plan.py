@@ -121,7 +121,7 @@ def test_worker_processes_make_the_same_bytes(workshop: Any) -> None:
     def made(workers: int) -> list[list[bytes]]:
         loader = DataLoader(
             BatchDataset(parts.sources),
-            sampler=_plan(parts, 0, 8, steps=3),  # type: ignore[arg-type]
+            sampler=_plan(parts, 0, 8, steps=3),
             batch_size=None,
             num_workers=workers,
             multiprocessing_context="fork" if workers else None,  # has imported everything: no seconds for each

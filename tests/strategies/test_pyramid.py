@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from typing import Any
 
 import pytest
 import timm
@@ -52,8 +53,8 @@ def test_packaged_weights_give_the_maps_of_the_trunk_s_stages() -> None:
 
 def test_the_whole_model_gives_the_same_last_map() -> None:
     pyramid = Pyramid(PyramidConfig("test_resnet", "none")).eval()
-    model = timm.create_model("test_resnet", num_classes=0).eval()
-    model.load_state_dict(pyramid.body.state_dict())  # type: ignore[operator]
+    model: Any = timm.create_model("test_resnet", num_classes=0).eval()
+    model.load_state_dict(pyramid.body.state_dict())
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(pyramid(images)[-1], model.forward_features((images - pyramid.mean) / pyramid.std))
@@ -69,7 +70,7 @@ def test_frozen_levels_neither_learn_nor_move_and_the_others_do(name: str, froze
     optimizer = torch.optim.SGD(pyramid.trained(), 0.1)
     pyramid.train()
     for _ in range(2):
-        torch.stack([m.square().mean() for m in pyramid(images)]).sum().backward()
+        torch.stack([m.square().mean() for m in pyramid(images)]).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     after = pyramid.eval()(still)
     moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from numpy.typing import NDArray
 
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
@@ -88,7 +89,7 @@ def test_a_grown_parameter_is_held_in_its_old_part_only() -> None:
     known, anchor = {"head": torch.ones(2, 2)}, {"head": torch.zeros(2, 2)}
     penalty = quadratic({"head": grown}, known, anchor)
     assert penalty.item() == 1 + 4 + 9 + 16
-    penalty.backward()
+    penalty.backward()  # type: ignore[no-untyped-call]
     assert grown.grad is not None
     assert grown.grad.tolist() == [[2.0, 4.0, 0.0], [6.0, 8.0, 0.0], [0.0, 0.0, 0.0]]
     assert widened(known["head"], grown.detach(), "head").tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 0]]
@@ -120,14 +121,20 @@ class _Diary(SupervisedPlugin):  # type: ignore[misc]
         self.name, self.rows = name, list[dict[str, Any]]()
 
     def _parameter(self, strategy: Any) -> torch.nn.Parameter:
-        return dict(strategy.learner.named_parameters())[self.name]
+        found: torch.nn.Parameter = dict(strategy.learner.named_parameters())[self.name]
+        return found
+
+    def _gradient(self, strategy: Any) -> NDArray[np.float64]:
+        gradient = self._parameter(strategy).grad
+        assert gradient is not None
+        return gradient.double().numpy().copy()
 
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
-        p = self._parameter(strategy)
-        self.rows.append({"pure": p.grad.double().numpy().copy(), "before": p.detach().double().numpy().copy()})
+        before = self._parameter(strategy).detach().double().numpy().copy()
+        self.rows.append({"pure": self._gradient(strategy), "before": before})
 
     def before_update(self, strategy: Any, **kwargs: Any) -> None:
-        self.rows[-1]["both"] = self._parameter(strategy).grad.double().numpy().copy()
+        self.rows[-1]["both"] = self._gradient(strategy)
 
     def after_update(self, strategy: Any, **kwargs: Any) -> None:
         self.rows[-1]["after"] = self._parameter(strategy).detach().double().numpy().copy()

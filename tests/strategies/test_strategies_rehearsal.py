@@ -38,11 +38,11 @@ def test_lwf_is_the_cross_entropy_of_two_softened_softmaxes() -> None:
 def test_lwf_s_gradient_vanishes_where_old_and_new_agree() -> None:
     old = torch.tensor([-3.0, 0.1, 2.0])
     new = old.clone().requires_grad_()
-    soft_decision_loss(new, old, 2.0).backward()
+    soft_decision_loss(new, old, 2.0).backward()  # type: ignore[no-untyped-call]
     assert new.grad is not None
     assert float(new.grad.abs().max()) < 1e-7
     higher = torch.tensor([3.0], requires_grad=True)
-    soft_decision_loss(higher, torch.tensor([0.0]), 2.0).backward()
+    soft_decision_loss(higher, torch.tensor([0.0]), 2.0).backward()  # type: ignore[no-untyped-call]
     assert higher.grad is not None
     assert float(higher.grad) == pytest.approx((1 / (1 + math.exp(-1.5)) - 0.5) / 2, rel=1e-5)
 

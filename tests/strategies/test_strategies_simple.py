@@ -143,10 +143,10 @@ def test_gdumb_trains_on_its_memory_alone_and_from_scratch(workshop: Any, learn:
         assert len(rows) == 8
     sources = run.parts.sources
     for experience, memory in enumerate(memories):
-        rows = sorted(memory)
-        assert sources.experience[rows].tolist().count(experience) == (8 if experience == 0 else 4)
-        assert (sources.forgery[rows] > 0).sum() == 4
-        assert set(sources.experience[rows]) == set(range(experience + 1))
+        held = sorted(memory)
+        assert sources.experience[held].tolist().count(experience) == (8 if experience == 0 else 4)
+        assert (sources.forgery[held] > 0).sum() == 4
+        assert set(sources.experience[held]) == set(range(experience + 1))
 
     # A learner that never saw the first experience, given the same memory, ends with the same bits.
     config, parts = workshop.parts("plain", "gdumb", learn=learn, steps=3, lr=1e-2)
@@ -188,7 +188,7 @@ def test_masked_cross_entropy_by_hand_and_without_pull_on_absent_types() -> None
     log_p = probabilities.log().requires_grad_()
     loss = masked_cross_entropy(log_p, torch.tensor([1, 0]), torch.tensor([True, True, False]))
     assert float(loss) == pytest.approx(-(math.log(0.3 / 0.5) + math.log(0.6 / 0.7)) / 2, rel=1e-6)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert log_p.grad is not None
     assert log_p.grad[:, 2].tolist() == [0.0, 0.0]
     full = masked_cross_entropy(log_p, torch.tensor([1, 0]), torch.ones(3, dtype=torch.bool))
@@ -202,7 +202,8 @@ def test_er_ace_in_a_run(workshop: Any) -> None:
 
     class Rows(SupervisedPlugin):  # type: ignore[misc]
         def _old(self, strategy: FaceStrategy) -> float:
-            gradient = strategy.learner.head.types[0].weight.grad
+            learner: Any = strategy.learner
+            gradient = learner.head.types[0].weight.grad
             return 0.0 if gradient is None else float(gradient.abs().max())
 
         def after_backward(self, strategy: FaceStrategy, **kwargs: Any) -> None:

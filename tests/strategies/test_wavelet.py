@@ -17,6 +17,7 @@ from ffd_continual.config import RunConfig, apply_sets, config_from, read_yaml
 from ffd_continual.runs.detector import score_faces
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
+from ffd_continual.strategies.learners.bilinear import BilinearJoin
 from ffd_continual.strategies.learners.hrnet import ClassificationBranch, SegmentationBranch
 from ffd_continual.strategies.learners.swd import SWD
 from ffd_continual.strategies.learners.wavelet import Wavelet, WaveletConfig, segmentation_loss
@@ -120,7 +121,7 @@ def test_what_the_learner_says(full: Wavelet) -> None:
     bands = SWD("haar", 3)(x)
     assert bands.shape == (3, 36, 64, 64)
     assert torch.allclose(full.classification(x, bands).mean((2, 3)), out.features["common"], atol=1e-5)
-    assert full.join is not None
+    assert isinstance(full.join, BilinearJoin)
     assert full.join.head.weight.shape == (1, 240 * 2048)
     full.train()
 
@@ -155,7 +156,7 @@ def test_segmentation_loss_by_hand_and_without_masks() -> None:
     loss = segmentation_loss(logits, mask, known)
     assert float(loss.detach()) == pytest.approx((math.log(2.0) + math.log(4.0)) / 2)
     nothing = segmentation_loss(logits, mask, torch.tensor([False, False]))
-    nothing.backward()
+    nothing.backward()  # type: ignore[no-untyped-call]
     assert float(nothing.detach()) == 0.0
     assert logits.grad is not None
     assert not bool(logits.grad.any())
@@ -164,7 +165,7 @@ def test_segmentation_loss_by_hand_and_without_masks() -> None:
 def test_weights_of_zero_leave_the_classification_branch_alone() -> None:
     learner = _made(bilinear_weight=0.0, segmentation_weight=0.0)
     _, losses = learner.step(_batch())
-    sum(losses.values(), torch.zeros(())).backward()
+    sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
     assert learner.segmentation is not None
     assert not any(bool(p.grad.any()) for p in learner.segmentation.parameters() if p.grad is not None)
     assert any(bool(p.grad.any()) for p in learner.classification.parameters() if p.grad is not None)
@@ -173,7 +174,7 @@ def test_weights_of_zero_leave_the_classification_branch_alone() -> None:
 def test_every_parameter_of_the_full_model_is_trained(full: Wavelet) -> None:
     full.zero_grad()
     _, losses = full.step(_batch(faces=6))
-    sum(losses.values(), torch.zeros(())).backward()
+    sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
     assert [name for name, p in full.named_parameters() if p.grad is None] == []
 
 
@@ -218,7 +219,9 @@ def test_switches_change_the_answer_and_the_terms(full: Wavelet) -> None:
         assert learner.needs == (frozenset() if name == "single" else {"mask"})
     assert len({tuple(z) for z in answers.values()}) == len(answers)
     one = _made(levels=1)
-    assert one.classification.stages.wave_stem[0].weight.shape[1] == 12  # type: ignore[index, union-attr]
+    stem = one.classification.stages.wave_stem
+    assert stem is not None
+    assert stem.get_parameter("0.weight").shape[1] == 12
     assert _shapes(_made(join="concat"))["join.head.weight"] == (1, 240 + 2048)
 
 
@@ -295,7 +298,7 @@ def test_it_learns_and_finds_the_pixels(workshop: Any) -> None:
 def test_the_paper_s_backbones_take_a_step(backbone: str, dual: bool) -> None:
     learner = _made(backbone=backbone, dual=dual)
     out, losses = learner.step(_batch(side=64))
-    sum(losses.values(), torch.zeros(())).backward()
+    sum(losses.values(), torch.zeros(())).backward()  # type: ignore[no-untyped-call]
     assert all(bool(torch.isfinite(p.grad).all()) for p in learner.parameters() if p.grad is not None)
     assert out.features["common"].shape == (4, 2048)
     if learner.segmentation is not None:

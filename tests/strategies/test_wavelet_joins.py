@@ -36,7 +36,7 @@ def test_fusion_is_the_loop_over_channels() -> None:
     made = fusion(streams).detach().numpy()
     arrays = [stream.numpy() for stream in streams]
     layers = [
-        [getattr(look[at], name).detach().numpy() for at in (0, 2) for name in ("weight", "bias")]
+        [look.get_parameter(f"{at}.{name}").detach().numpy() for at in (0, 2) for name in ("weight", "bias")]
         for look in fusion.look
     ]
     for face in range(2):
@@ -135,12 +135,12 @@ def test_bilinear_pooling_ignores_the_order_of_locations_and_the_scale() -> None
 def test_the_root_has_a_finite_slope_at_zero() -> None:
     x = torch.zeros(1, 4, requires_grad=True)
     made = root_unit(x)
-    made.sum().backward()
+    made.sum().backward()  # type: ignore[no-untyped-call]
     assert made.tolist() == [[0.0] * 4]
     assert x.grad is not None
     assert bool(torch.isfinite(x.grad).all())
     mixed = torch.tensor([[0.0, 2.0, -1e-9]], requires_grad=True)
-    root_unit(mixed).square().mul(torch.arange(3.0)).sum().backward()
+    root_unit(mixed).square().mul(torch.arange(3.0)).sum().backward()  # type: ignore[no-untyped-call]
     assert mixed.grad is not None
     assert bool(torch.isfinite(mixed.grad).all())
 
@@ -187,6 +187,8 @@ def test_joins_are_their_formulas() -> None:
         assert float(bilinear(dense, wide)[face]) == pytest.approx(float(z), abs=1e-5)
 
         kernels = [conv.weight[:, :, 0, 0] for conv in (summed.from_dense, summed.from_wide)]
+        assert summed.from_dense.bias is not None
+        assert summed.from_wide.bias is not None
         mixed = (kernels[0] @ a + kernels[1] @ b).mean(1) + summed.from_dense.bias + summed.from_wide.bias
         assert float(summed(dense, wide)[face]) == pytest.approx(
             float(F.linear(mixed, summed.head.weight, summed.head.bias))
