@@ -24,6 +24,7 @@ from ffd_continual.retesting.false_alarms import measure_alarms
 from ffd_continual.retesting.reopen import reopened
 from ffd_continual.retesting.robustness import FOLDER, measure_robustness
 from ffd_continual.runs.assemble import Parts
+from ffd_continual.runs.embedding import measure_embedding
 from ffd_continual.runs.folder import RunFolder, write_table, write_text
 from ffd_continual.runs.modules import measure_modules
 from ffd_continual.runs.scalars import read_scalars
@@ -55,7 +56,7 @@ def finish_run(
     figures = run_figures(predictions, order, self_made, samples, config.seed, config.evaluation.video_rule)
     write_table(folder.path / "matrix.parquet", figures.matrix)
     summary = {**figures.summary, **({"videos": figures.videos} if figures.videos else {})}
-    costs = measure_costs(parts)
+    costs = measure_costs(parts, repeats=3 if diagnose else 1)
     summary |= {
         "seconds": {"train": train_seconds, "measure": eval_seconds},
         "bytes": {"stored": parts.keeper.stored_bytes(), "learner": costs["learner_bytes"]},
@@ -63,6 +64,9 @@ def finish_run(
     prior = trace_prior(parts.sources.table, parts.scenario)
     if prior:
         summary["trace_prior"] = prior
+    if diagnose:
+        places, summary["embedding"] = measure_embedding(parts, config.train.eval_batch)
+        write_table(folder.path / "embedding.parquet", places)
     modules = measure_modules(folder, config, parts) if diagnose else {}
     if modules:
         summary["modules"] = modules
@@ -98,15 +102,15 @@ def _self_made(parts: Parts) -> frozenset[str]:
     return frozenset({"selfblend"}) if "pseudo" in parts.learner.needs else frozenset()
 
 
-def measure_costs(parts: Parts) -> dict[str, Any]:
-    """Parameters, bytes and the time of judging one batch; timing is the median of three, on this run's threads."""
+def measure_costs(parts: Parts, repeats: int) -> dict[str, Any]:
+    """Parameters, bytes and the time of judging one batch: the median of `repeats` after one, on this run's threads."""
     learner = parts.learner
     state = learner.state_dict().values()
     images = plain_batch(parts.sources, [0] * 8).image.to(parts.device)
     learner.eval()
     times = []
     with torch.no_grad():
-        for _ in range(4):
+        for _ in range(1 + repeats):
             began = time.perf_counter()
             learner(images)
             times.append(time.perf_counter() - began)

@@ -58,6 +58,7 @@ class RunData:
     costs: dict[str, Any] = field(default_factory=dict)
     labels: str = "given"  # of training faces; "shuffled" in a control
     modules: dict[str, Any] = field(default_factory=dict)  # of `modules.measure_modules`, as the summary holds it
+    embedding: pd.DataFrame | None = None  # of `embedding.measure_embedding`
 
     @property
     def last(self) -> int:
@@ -166,6 +167,15 @@ def _scalars(folder: Path) -> pd.DataFrame | None:
     return found.astype({"value": float}) if len(found) else None
 
 
+def _embedding(folder: Path) -> pd.DataFrame | None:
+    path = folder / "embedding.parquet"
+    if not path.is_file():
+        return None
+    found = _guarded(path, pd.read_parquet)
+    check_columns(found, ("on", "stream", "label", "x", "y"), str(path))
+    return found
+
+
 def _samples(folder: Path) -> list[dict[str, Any]]:
     index = folder / "samples" / "index.json"
     if not index.is_file():
@@ -238,7 +248,7 @@ def read_run(run_dir: Path, samples: int | None = None, figures: RunFigures | No
         summary["bootstrap"] = stored.get("bootstrap")
         videos = stored.get("videos") or {}
     summary = summary | {
-        key: stored[key] for key in ("trace_prior",) if key in stored
+        key: stored[key] for key in ("trace_prior", "embedding") if key in stored
     }  # not to be had from predictions
     title = settings.get("name") if isinstance(settings, dict) else None
     return RunData(
@@ -259,4 +269,5 @@ def read_run(run_dir: Path, samples: int | None = None, figures: RunFigures | No
         costs=_mapping(folder, "costs.json"),
         labels=str(stored.get("labels", "given")),
         modules=stored.get("modules") or {},
+        embedding=_embedding(folder) if stored.get("embedding") else None,
     )

@@ -15,6 +15,7 @@ from ffd_continual.reporting import extras as extras
 from ffd_continual.reporting import sections as sections
 from ffd_continual.reporting.alarm_page import alarm_section
 from ffd_continual.reporting.data import RunData, read_run
+from ffd_continual.reporting.embedding import embedding, write_clouds
 from ffd_continual.reporting.frame import page
 from ffd_continual.reporting.modules import modules
 from ffd_continual.reporting.panels import forgetting_panels, loss_panels, unseen_panels
@@ -50,6 +51,8 @@ def page_sections(run: RunData) -> list[tuple[str, str, str]]:
         found.append(("samples", "Sample faces", extras.samples(run)))
     if run.scalars is not None:
         found.append(("losses", "Losses", sections.losses(run)))
+    if run.embedding is not None:
+        found.append(("features", "Features", embedding(run)))
     if run.modules:
         found.append(("modules", "Modules", modules(run)))
     if run.costs:
@@ -93,6 +96,7 @@ def _write_png(folder: Path, run: RunData) -> None:
         heading = f"AUC on forgeries that were never learnt{words}"
         write_panels(folder / f"unseen{end}.png", unseen_panels(run, level), heading)
         write_matrix(folder / f"matrix{end}.png", run, level)
+    write_clouds(folder / "features.png", run)
     losses = loss_panels(run)
     if losses:
         write_panels(folder / "losses.png", losses, "Training losses")
