@@ -24,6 +24,11 @@ def _tidy(axes: Axes) -> None:
     axes.tick_params(labelsize=7, colors="#4a5260", length=2)
 
 
+def _short(title: str, width: int = 44) -> str:
+    # Many forgeries in one experience make a name longer than a panel, which then had no room for its axes.
+    return title if len(title) <= width else title[: width - 1] + "…"
+
+
 def _draw(axes: Axes, panel: Panel) -> None:
     taken: list[float] = []  # heights of the labels at the right, in shares of the axis
     for line in panel.lines:
@@ -55,7 +60,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
     turned = sum(len(name) for _, name in panel.x_ticks) > 26
     axes.set_xticks([x for x, _ in panel.x_ticks], [name for _, name in panel.x_ticks])
     axes.tick_params(axis="x", rotation=35 if turned else 0)
-    axes.set_title(panel.title, fontsize=9, loc="left", color=INK, fontweight="bold", pad=16 if panel.note else 6)
+    axes.set_title(
+        _short(panel.title), fontsize=9, loc="left", color=INK, fontweight="bold", pad=16 if panel.note else 6
+    )
     axes.text(0, 1.03, panel.note, transform=axes.transAxes, fontsize=7, color="#4a5260")
     _tidy(axes)
 
@@ -90,7 +97,9 @@ def write_matrix(path: Path, run: RunData, level: str = "frame") -> None:
     steps = run.step_names()
     value = {(s, n, p.after): p.value for s, n in names for p in run.curve(s, n, level=level)}
     grid = np.array([[value.get((s, n, i), math.nan) for s, n in names] for i, _ in steps])
-    figure = Figure(figsize=(1.6 + 0.75 * len(names), 1.3 + 0.42 * len(steps)), layout="constrained")
+    longest = min(24, max(len(n) for _, n in (*names, *steps)))
+    size = (1.0 + 0.06 * longest + 0.75 * len(names), 1.0 + 0.035 * longest + 0.42 * len(steps))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.imshow(grid, cmap="Blues", vmin=0.5, vmax=1.15, aspect="auto")
     for r, (i, _) in enumerate(steps):
@@ -101,11 +110,13 @@ def write_matrix(path: Path, run: RunData, level: str = "frame") -> None:
             axes.text(c, r, text, ha="center", va="center", fontsize=8, color="white" if grid[r, c] > 0.88 else INK)
     if run.unseen:
         axes.axvline(len(run.order) - 0.5, color="white", lw=4)
-    axes.set_xticks(range(len(names)), [n for _, n in names], rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(steps)), [n for _, n in steps])
+    axes.set_xticks(
+        range(len(names)), [_short(n, 24) for _, n in names], rotation=35, ha="right", rotation_mode="anchor"
+    )
+    axes.set_yticks(range(len(steps)), [_short(n, 24) for _, n in steps])
     axes.set_ylabel("after learning", fontsize=8, color=INK)
     words = ", video by video" if level == "video" else ""
-    axes.set_title(f"AUC on each test stream{words}", fontsize=9, loc="left", color=INK, fontweight="bold")
+    figure.suptitle(f"AUC on each test stream{words}", fontsize=9, x=0.01, ha="left", color=INK, fontweight="bold")
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize=8, length=0)
     figure.savefig(path, dpi=DPI)

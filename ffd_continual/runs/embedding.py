@@ -52,7 +52,7 @@ def shown(parts: Parts) -> tuple[Rows, pd.DataFrame]:
 
 @torch.no_grad()
 def measure_embedding(parts: Parts, batch_size: int) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """embedding.parquet (on, stream, label, x, y; no face is named in it), and {"faces": N, "explained": two shares}."""
+    """embedding.parquet (on, stream, label, x, y; no face is named), and {"faces": N, "explained": two shares}."""
     rows, table = shown(parts)
     learner, features = parts.learner, []
     was = learner.training

@@ -338,6 +338,18 @@ def test_a_dollar_in_a_name_begins_no_formula(tmp_path: Path) -> None:
     assert cv2.imread(str(tmp_path / "matrix.png")) is not None
 
 
+@pytest.mark.filterwarnings("error:constrained_layout")
+def test_one_experience_of_many_forgeries_has_room_in_the_pictures(tmp_path: Path) -> None:
+    name = "+".join(f"family{n}" for n in range(21))
+    rows = [(after, name, "test", "auc", "frame", 0.5 + 0.2 * (after + 1), 0.4, 0.9) for after in (-1, 0)]
+    pd.DataFrame(rows, columns=["after", "on", "stream", "metric", "level", "value", "low", "high"]).to_parquet(
+        tmp_path / "matrix.parquet"
+    )
+    write_report(tmp_path)
+    sizes = [cv2.imread(str(tmp_path / "report" / f"{kind}.png")) for kind in ("matrix", "forgetting")]
+    assert all(picture is not None and min(picture.shape[:2]) > 200 for picture in sizes)
+
+
 def test_many_forgeries_and_self_made_ones(tmp_path: Path) -> None:
     rows = []
     for after in range(12):
