@@ -26,7 +26,7 @@ from ffd_continual.runs.assemble import Parts, assemble
 from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, read_meta, save_checkpoint
 from ffd_continual.runs.detector import Detector, calibrated, judge, score_faces
 from ffd_continual.runs.facts import measured, write_facts
-from ffd_continual.runs.folder import RunFolder, describe_environment, write_table, write_text
+from ffd_continual.runs.folder import RunFolder, write_table, write_text
 from ffd_continual.runs.samples import write_samples
 from ffd_continual.runs.saving import SafePoints, latest_safe_point, restore, state_of
 from ffd_continual.runs.scalars import ScalarLog
@@ -80,7 +80,7 @@ def start(config: RunConfig, path: Path) -> Path:
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.alone():
         folder.write_config(config)
-        write_text(folder.path / "environment.json", json.dumps(describe_environment(config), indent=1))
+        write_text(folder.path / "environment.json", json.dumps(folder.describe(config), indent=1))
         return _run(config, folder)
 
 
@@ -94,7 +94,7 @@ def resume(path: Path) -> Path:
     config = folder.read_config()
     written = folder.environment()
     if not written:
-        write_text(folder.path / "environment.json", json.dumps(describe_environment(config), indent=1))
+        write_text(folder.path / "environment.json", json.dumps(folder.describe(config), indent=1))
     elif written.get("threads") != config.train.threads:
         raise FFDError(
             f"{path} was run with {written.get('threads')} torch threads and its config now says "

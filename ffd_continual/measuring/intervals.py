@@ -73,7 +73,8 @@ def summarise_with_ci(
     for metric in metrics:
         test, unseen = (measured.draws.get((level, metric, stream), {}) for stream in ("test", "unseen"))
         intervals: dict[str, list[float | None]] = {}
-        for figure, draws in figures(test, unseen, order, last, apart).items():
+        lacking = result[metric].get("maskless", ())
+        for figure, draws in figures(test, unseen, order, last, {*apart, *lacking}).items():
             value = result[metric].get(figure)
             if value is None or not len(draws):
                 continue
@@ -154,7 +155,9 @@ def _figure_lines(summary: dict[str, Any]) -> list[str]:
             if (value := summary.get(trace, {}).get(key)) is not None
         ]
         if shown:
-            lines.append(f"{words:20s}" + ", ".join(shown))
+            lacking = summary[trace].get("maskless", ())
+            rest = textwrap.wrap(f"without masks: {', '.join(lacking)}", 60) if lacking else []
+            lines += [f"{words:20s}" + ", ".join(shown), *(" " * 20 + line for line in rest)]
     boot = summary.get("bootstrap")
     if boot:
         lines.append(f"[ ] 95 % interval, {boot['samples']} resamples of {boot['groups']} {boot['unit']}")

@@ -201,6 +201,13 @@ def unmeasured(matrix: pd.DataFrame, order: Sequence[str], level: str) -> list[s
     return [name for name in order if not known.get(name, True)]
 
 
+def maskless(matrix: pd.DataFrame, metric: str, level: str) -> list[str]:
+    """Test and unseen streams none of whose faces has a mask, so that no trace map has this figure on them."""
+    part = matrix[(matrix["level"] == level) & matrix["stream"].isin(["test", "unseen"])]
+    known = part[(part["metric"] == metric) & part["value"].notna()]
+    return sorted(set(part["on"]) - set(known["on"]))
+
+
 def summarised(matrix: pd.DataFrame, level: str) -> tuple[str, ...]:
     """The metrics that a summary holds: AUC and ACC, and those of the trace map where one was measured."""
     there = matrix[(matrix["level"] == level) & matrix["value"].notna()]["metric"].unique()
@@ -218,8 +225,9 @@ def summarise(
 
     matrix: `MATRIX_COLUMNS`. order: test streams in the order of learning, experience i learnt order[i]. self_made:
     families the learner synthesises itself: in no mean, listed apart under each metric's "self_made". What is not
-    measured (`unmeasured`) is in no mean, either, and listed where there is any. An unfinished
-    run is summarised after its last experience. A figure whose cells are missing is None. Figures: see `figures`.
+    measured (`unmeasured`) is in no mean, either, and listed where there is any; nor are streams without masks
+    (`maskless`, listed under each metric of the trace map) in that metric's. An unfinished run is summarised after its
+    last experience. A figure whose cells are missing is None. Figures: see `figures`.
     """
     check_columns(matrix, MATRIX_COLUMNS[:6], "the matrix")
     last = last_experience(matrix, order)
@@ -236,8 +244,11 @@ def summarise(
     steps = sorted({int(i) for i in matrix["after"]})
     for metric in metrics or summarised(matrix, level):
         test, unseen = (_cells(matrix, stream, metric, level) for stream in ("test", "unseen"))
-        per_step = {i: figures(test, unseen, order, i, apart) for i in steps}
+        lacking = maskless(matrix, metric, level) if metric in TRACES else []
+        per_step = {i: figures(test, unseen, order, i, {*apart, *lacking}) for i in steps}
         one: dict[str, Any] = {name: number(values[0]) for name, values in per_step[last].items()} if last >= 0 else {}
+        if lacking:
+            one["maskless"] = lacking
         for curve, figure, start in (("aa_curve", "aa", 0), ("unseen_curve", "unseen", UNTRAINED)):
             at = [i for i in steps if i >= start]
             one[curve] = {"after": at, "value": [number(per_step[i][figure][0]) for i in at]}

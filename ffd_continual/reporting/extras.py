@@ -100,7 +100,8 @@ def localisation(run: RunData) -> str:
     heads = ["Tested on", "IoU", "Pixel AUC", "IoU when just learnt", "Mean mask: IoU", "Mean mask: pixel AUC"]
     return (
         "<p>Does the trace map find what was changed? Mean over the forged faces whose changed pixels are known; real "
-        "faces do not count. IoU is the overlap of changed pixels with the map where its probability is 0.5 or more; "
+        "faces do not count, and forgeries that came without masks are in no mean. IoU is the overlap of changed "
+        "pixels with the map where its probability is 0.5 or more; "
         "pixel AUC needs no threshold (0.5 is guessing). In brackets: 95 % intervals. <i>Mean mask</i> is what "
         "position alone reaches: the mean of the training masks, for every face. A map says something beyond it.</p>"
         + table(heads, rows, {1, 2, 3, 4, 5})

@@ -10,8 +10,8 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from ffd_continual.config import RunConfig, config_from, to_mapping
 from ffd_continual.scenarios.errors import FFDError
 
 PACKAGES = ("torch", "torchvision", "avalanche-lib", "timm", "faiss-cpu", "numpy", "opencv-python-headless", "pandas")
+
+
+STUDIO = "studio"  # scenario.data of rendered faces
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,27 @@ class RunFolder:
                 f"{self.config} does not say {', '.join(untold)}: the run was made by another version, whose detector "
                 "may have judged otherwise. Run it again, or write in the value that keeps it as it was (CHANGELOG.md)."
             )
+        return self._data_found(config)
+
+    def describe(self, config: RunConfig) -> dict[str, Any]:
+        """What environment.json is to hold: the machine, and where data that are named by a relative path lie as
+        seen from the run's folder, so that the run can be used from any working folder."""
+        said = describe_environment(config)
+        data = config.scenario.data
+        if data != STUDIO and not os.path.isabs(data):
+            said["data_from_run"] = os.path.relpath(data, self.path)
+        return said
+
+    def _data_found(self, config: RunConfig) -> RunConfig:
+        """The configuration with data that lie beside the run, where the working folder is not the one they are
+        named from."""
+        data = config.scenario.data
+        if data == STUDIO or Path(data).exists():
+            return config
+        with suppress(FFDError):  # a damaged environment.json is told of where it matters
+            beside = self.path / self.environment().get("data_from_run", "")
+            if beside != self.path and beside.exists():
+                return replace(config, scenario=replace(config.scenario, data=os.path.normpath(beside)))
         return config
 
     def environment(self) -> dict[str, Any]:

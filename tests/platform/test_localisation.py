@@ -110,6 +110,24 @@ def test_matrix_rows_and_intervals_are_means_over_forged_faces_of_drawn_persons(
         assert row["low"] < row["value"] < row["high"]
 
 
+def test_a_forgery_without_masks_is_in_no_mean_of_the_trace_map_and_is_named() -> None:
+    table = _predictions()
+    bare = table["on"] == "b"
+    table.loc[bare, ["iou", "pixel_auc"]] = np.nan
+    matrix = measured_from_predictions(table, levels=("frame",)).matrix
+    cell = matrix[matrix["metric"] == "iou"].set_index(["after", "on"])["value"]
+    summary = summarise_with_ci(table, ORDER, samples=50)
+    assert summary["iou"]["maskless"] == ["b"]
+    assert summary["iou"]["aa"] == pytest.approx(cell[1, "a"])
+    assert summary["iou"]["forgetting_signed"] == pytest.approx(cell[0, "a"] - cell[1, "a"])
+    low, high = summary["iou"]["ci"]["aa"]
+    assert low < summary["iou"]["aa"] < high
+    assert "maskless" not in summary["auc"]
+    assert summary["auc"]["aa"] is not None
+    assert f"learnt {summary['iou']['aa']:.3f}" in print_matrix(matrix, ORDER, summary)
+    assert "without masks: b" in print_matrix(matrix, ORDER, summary)
+
+
 def test_summary_and_terminal_hold_the_trace_figures() -> None:
     table = _predictions()
     matrix = measured_from_predictions(table, levels=("frame",)).matrix

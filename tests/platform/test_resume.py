@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ffd_continual import run as module
@@ -109,3 +111,23 @@ def test_two_processes_never_write_one_run(small_config: dict[str, Any], tmp_pat
         other.kill()
     with RunFolder(run).alone():  # a kill leaves no lock behind
         assert (run / "lock").read_text().startswith("process ")
+
+
+def test_a_run_is_found_its_data_from_any_working_folder(
+    small_config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration names them as the user did: from the folder in which it was started."""
+    data = Path(small_config["scenario"]["data"])
+    assert data.is_absolute()
+    small_config["scenario"]["data"] = os.path.relpath(data, tmp_path)
+    small_config["train"]["steps"] = 1
+    monkeypatch.chdir(tmp_path)
+    start(config_from(small_config), Path("runs/mine"))
+    monkeypatch.chdir(tmp_path / "runs")
+    config = RunFolder(Path("mine")).read_config()
+    assert Path(config.scenario.data).resolve() == data.resolve()
+    before = pd.read_parquet("mine/matrix.parquet")
+    resume(Path("mine"))
+    pd.testing.assert_frame_equal(before, pd.read_parquet("mine/matrix.parquet"))
+    _edit(Path("mine/environment.json"), data_from_run=None)
+    assert config_from(small_config) == RunFolder(Path("mine")).read_config()  # nothing known: named as it was
