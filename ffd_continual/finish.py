@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,24 @@ def finish_run(
     train_seconds: float,
     eval_seconds: float,
     diagnose: bool = True,
+    sources: Collection[str] = (),
 ) -> Path:
     """Write everything that follows from the predictions, print the figures, and return the report's path.
 
     diagnose: also what costs the square of what is known and has no place in an addition to a lineage: every module
-    asked about every face, the report's charts as PNG files (`ffd report` draws them).
+    asked about every face, the report's charts as PNG files (`ffd report` draws them). sources: experiences that
+    brought real faces only; they are in no mean.
     """
     order = parts.scenario.experiences
     predictions = pd.concat([folder.read_predictions(i) for i in range(-1, len(order))], ignore_index=True)
     write_table(folder.path / "predictions.parquet", predictions)
     samples = config.evaluation.bootstrap
-    self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)})
+    self_made = sorted({f for f in (*order, *parts.scenario.unseen) if f in _self_made(parts)} | set(sources))
     figures = run_figures(predictions, order, self_made, samples, config.seed, config.evaluation.video_rule)
     write_table(folder.path / "matrix.parquet", figures.matrix)
     summary = {**figures.summary, **({"videos": figures.videos} if figures.videos else {})}
     costs = measure_costs(parts, repeats=3 if diagnose else 1)
+    summary |= {"sources": sorted(sources)} if sources else {}
     summary |= {
         "seconds": {"train": train_seconds, "measure": eval_seconds},
         "bytes": {"stored": parts.keeper.stored_bytes(), "learner": costs["learner_bytes"]},

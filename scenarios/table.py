@@ -86,6 +86,13 @@ def _profile_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
 
 
+def through_camera(image: Bytes, profile: CaptureProfile | None, manifest_row: int, seed: int) -> Bytes:
+    """The picture as its row's camera delivers it: the same draw for a face wherever it is read."""
+    if profile is None:
+        return image
+    return apply_profile(image, profile, keyed_generator(seed, manifest_row, _profile_key(profile.name)))
+
+
 @dataclass(frozen=True)
 class _Prepared:
     picture: Bytes
@@ -111,11 +118,8 @@ class _Preparer:
         self.need_mask, self.need_pair, self.masks = need_mask, need_pair, masks
 
     def _through_camera(self, image: Bytes, row: pd.Series) -> Bytes:
-        profile = self.profiles.get(row["profile"])
-        if profile is not None:
-            rng = keyed_generator(self.seed, int(row["manifest_row"]), _profile_key(profile.name))
-            image = apply_profile(image, profile, rng)
-        return fit_picture(image, self.size, self.crop)
+        seen = through_camera(image, self.profiles.get(row["profile"]), int(row["manifest_row"]), self.seed)
+        return fit_picture(seen, self.size, self.crop)
 
     def _mask(self, row: pd.Series, image: Bytes, pair: Bytes | None) -> Bytes | None:
         """What the forgery changed, told from the files themselves, before any camera; None where it is not known."""

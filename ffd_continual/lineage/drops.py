@@ -8,7 +8,7 @@ upper ends, too, stay within the tolerance. Axes: b resamples, g persons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,9 +45,16 @@ def paired(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def drops(
-    before: pd.DataFrame, after: pd.DataFrame, names: Sequence[str], samples: int, seed: int, stream: str = "test"
+    before: pd.DataFrame,
+    after: pd.DataFrame,
+    names: Sequence[str],
+    samples: int,
+    seed: int,
+    stream: str = "test",
+    apart: Collection[str] = (),
 ) -> list[Drop]:
-    """The drop on every named stream, then that of their mean; predictions as in matrix.py, one model each."""
+    """The drop on every named stream, then that of their mean, without those `apart`; predictions as in matrix.py, one
+    model each."""
     both = paired(before, after)
     both = both[(both["stream"] == stream) & both["on"].isin(names)].reset_index(drop=True)
     if both.empty:
@@ -67,11 +74,13 @@ def drops(
         )
         was, now = auc(labels, one), auc(labels, two)
         found.append(Drop(name, was, now, was - now, *percentile_interval(was - now, gaps)[1:3], len(at)))
-        drawn.append(gaps)
-    if found:
-        was, now = (float(np.mean([getattr(d, key) for d in found])) for key in ("before", "after"))
+        if name not in apart:
+            drawn.append(gaps)
+    if drawn:
+        own = [d for d in found if d.name not in apart]
+        was, now = (float(np.mean([getattr(d, key) for d in own])) for key in ("before", "after"))
         low, high = percentile_interval(was - now, np.mean(drawn, axis=0))[1:3]
-        found.append(Drop(MEAN, was, now, was - now, low, high, sum(d.faces for d in found)))
+        found.append(Drop(MEAN, was, now, was - now, low, high, sum(d.faces for d in own)))
     return found
 
 

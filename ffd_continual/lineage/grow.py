@@ -37,6 +37,7 @@ from ffd_continual.lineage.rows import (
     with_strategy,
 )
 from ffd_continual.lineage.store import ANYWAY, PROMOTED, REFUSED, next_number, now, seal
+from ffd_continual.lineage.versions import real_sources
 from ffd_continual.replay.stored import choose_stored, stored_rows
 from ffd_continual.run import Clock, learn, load_state
 from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -92,14 +93,15 @@ def _grow(lineage: Lineage, plan: Plan) -> Outcome:
     measure_cpu = time.process_time() - spent
     _describe_stored(lineage, plan, folder)
     before, after = (pd.read_parquet(folder.predictions(i)) for i in (plan.last - 1, plan.last))
-    found = drops(before, after, plan.experiences[:-1], config.evaluation.bootstrap, config.seed)
+    sources = real_sources(lineage, plan.experiences) | ({plan.forgery} if plan.kind == "real" else set())
+    found = drops(before, after, plan.experiences[:-1], config.evaluation.bootstrap, config.seed, apart=sources)
     rules = plan.rules
     over = fallen(found, rules.tolerance, rules.mean_tolerance, rules.strict)
     verdict = PROMOTED if not over else ANYWAY if rules.anyway else REFUSED
     load_state(parts, folder.after(plan.last))
     said = io.StringIO()
     with redirect_stdout(said):
-        finish_run(folder, config, parts, clock.train, clock.measure, diagnose=False)
+        finish_run(folder, config, parts, clock.train, clock.measure, diagnose=False, sources=sources)
     print(said.getvalue().rpartition("\nreport: ")[0])  # the report moves with its folder
     number = next_number(lineage)
     about = _about(plan, folder, number, verdict, found, clock)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import numpy as np
@@ -60,6 +61,12 @@ def is_measured(lineage: Lineage, number: int) -> bool:
     return about["kind"] != "add" or about["forgery"] not in unmeasured(lineage, number)
 
 
+def real_sources(lineage: Lineage, names: Iterable[str]) -> set[str]:
+    """Those of the experiences that brought real faces of a new source and no forgery: they are in no average."""
+    all_ = {about["forgery"] for number in lineage.versions() if (about := lineage.about(number))["kind"] == "real"}
+    return all_ & set(names)
+
+
 def _figure(value: float | None, form: str) -> str:
     return "-" if value is None or not np.isfinite(value) else format(value, form)
 
@@ -84,9 +91,13 @@ def table(lineage: Lineage) -> str:
         )
     lines.append("AA: average AUC of what is measured; drop: largest of one forgery against the")
     lines.append("parent; * corrected; ° came unmeasured")
-    if left := unmeasured(lineage, lineage.promoted()):
-        known = len(lineage.about(lineage.promoted())["experiences"])
-        text = f"in use: AA is over {known - len(left)} of {known}; not measured: {', '.join(left)}"
+    names = lineage.about(lineage.promoted())["experiences"]
+    left, sources = unmeasured(lineage, lineage.promoted()), sorted(real_sources(lineage, names))
+    if left or sources:
+        forgeries = len(names) - len(sources)
+        text = f"in use: AA is over {forgeries - len(set(left) - set(sources))} of {forgeries} forgeries"
+        text += f"; not measured: {', '.join(left)}" if left else ""
+        text += f"; real sources, in no average: {', '.join(sources)}" if sources else ""
         lines += textwrap.wrap(text, 80)
     if lineage.candidate.is_dir():
         lines.append(f"under way: {read_plan(lineage).forgery} (`ffd add {lineage.path} --resume` or --abandon)")
@@ -106,9 +117,10 @@ def compare(lineage: Lineage, first: int, second: int) -> tuple[list[Drop], list
     one, two = last_predictions(lineage, first), last_predictions(lineage, second)
     about = [lineage.about(n) for n in (first, second)]
     names = [n for n in about[0]["experiences"] if n in about[1]["experiences"]]
+    sources = real_sources(lineage, names)
     unseen = [n for n in about[0]["unseen"] if n in about[1]["unseen"]]
     unit, _, groups = resampling_groups(two)
-    found = [drops(one, two, n, RESAMPLES, 0, s) for n, s in ((names, "test"), (unseen, "unseen"))]
+    found = [drops(one, two, n, RESAMPLES, 0, s, sources) for n, s in ((names, "test"), (unseen, "unseen"))]
     return found[0], found[1], f"{RESAMPLES} resamples of {groups} {unit}"
 
 

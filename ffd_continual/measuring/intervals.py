@@ -168,6 +168,12 @@ def _figure_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _apart_words(summary: dict[str, Any]) -> str:
+    sources = set(summary.get("sources", ()))
+    made = bool(set(summary.get("self_made", ())) - sources) or not sources
+    return " or ".join((["self-made"] if made else []) + (["a source of real faces"] if sources else []))
+
+
 def print_matrix(
     matrix: pd.DataFrame,
     order: Sequence[str],
@@ -202,7 +208,7 @@ def print_matrix(
                 cells.append(_cell(float(value), is_mean or order.index(name) <= step))
             lines.append((f"{head:17s}" + "".join(f"{c:>10s}" for c in cells)).rstrip())
         lines.append("")
-    notes = ["( ) not learnt yet"] + (["* self-made, in no mean"] if set(self_made) & set(names) else [])
+    notes = ["( ) not learnt yet"] + ([f"* {_apart_words(summary)}, in no mean"] if set(self_made) & set(names) else [])
     left = summary.get("unmeasured")
     told = textwrap.wrap(f"not measured, for want of test faces, and in no mean: {', '.join(left)}", 80) if left else []
     return "\n".join([*lines, *_figure_lines(summary), "; ".join(notes), *told])

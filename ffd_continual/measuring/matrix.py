@@ -224,7 +224,8 @@ def summarise(
     """{"order", "after", "self_made", "level", metric: {figure: value or None, curves}}, ready for JSON.
 
     matrix: `MATRIX_COLUMNS`. order: test streams in the order of learning, experience i learnt order[i]. self_made:
-    families the learner synthesises itself: in no mean, listed apart under each metric's "self_made". What is not
+    families the learner synthesises itself, in a lineage also sources of real faces: in no mean, listed apart under
+    each metric's "self_made". What is not
     measured (`unmeasured`) is in no mean, either, and listed where there is any; nor are streams without masks
     (`maskless`, listed under each metric of the trace map) in that metric's. An unfinished run is summarised after its
     last experience. A figure whose cells are missing is None. Figures: see `figures`.

@@ -60,6 +60,10 @@ class RunData:
     modules: dict[str, Any] = field(default_factory=dict)  # of `modules.measure_modules`, as the summary holds it
     embedding: pd.DataFrame | None = None  # of `embedding.measure_embedding`
 
+    def apart_word(self, name: str) -> str:
+        """Why a stream is in no mean."""
+        return "real faces of a new source" if name in self.summary.get("sources", ()) else "self-made"
+
     @property
     def last(self) -> int:
         """The last experience that was measured."""
@@ -248,7 +252,7 @@ def read_run(run_dir: Path, samples: int | None = None, figures: RunFigures | No
         summary["bootstrap"] = stored.get("bootstrap")
         videos = stored.get("videos") or {}
     summary = summary | {
-        key: stored[key] for key in ("trace_prior", "embedding") if key in stored
+        key: stored[key] for key in ("trace_prior", "embedding", "sources") if key in stored
     }  # not to be had from predictions
     title = settings.get("name") if isinstance(settings, dict) else None
     return RunData(

@@ -50,7 +50,7 @@ def forgetting_panels(run: RunData, level: str = "frame") -> list[Panel]:
                 f"lost {lost:.2f}" if lost >= 0.005 else f"gained {-lost:.2f}" if lost <= -0.005 else "nothing lost"
             )
             note = f"learnt at {value[j]:.2f}, now {value[run.last]:.2f}: {change}"
-        title = name + (" (self-made)" if name in run.self_made else "")
+        title = name + (f" ({run.apart_word(name)})" if name in run.self_made else "")
         marks = [(float(j), "learnt")] if j <= run.last else []
         panels.append(Panel(title, [*others, own], ticks, auc_range(run), note, (0.5, "chance"), marks))
     return panels

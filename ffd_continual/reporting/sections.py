@@ -129,7 +129,9 @@ def headline(run: RunData) -> str:
     if run.videos:
         notes.append(f"Score of a video: {escape(run.videos['rule']['words'])}")
     for name, value in run.summary["auc"].get("self_made", {}).items():
-        notes.append(f"{escape(name)} is made by the learner itself and counts in no mean (AUC {show(value)})")
+        source = name in run.summary.get("sources", ())
+        why = "brought real faces of a new source" if source else "is made by the learner itself"
+        notes.append(f"{escape(name)} {why} and counts in no mean (AUC {show(value)})")
     return html + (f'<p class="soft"><small>{". ".join(notes)}.</small></p>' if notes else "")
 
 

@@ -164,7 +164,7 @@ def test_a_refused_candidate_is_kept_and_not_used(
     lineage: Lineage, tiny_faces: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = [Drop("alpha", 0.9, 0.4, 0.5, 0.3, 0.7, 14), Drop("mean", 0.9, 0.4, 0.5, 0.3, 0.7, 14)]
-    monkeypatch.setattr(lineage_grow, "drops", lambda *given: bad)
+    monkeypatch.setattr(lineage_grow, "drops", lambda *_, **__: bad)
     words = ["add", str(lineage.path), "--forgery", "gamma", "--data", str(tiny_faces), "--steps", "1", "--any-picture"]
     assert cli.main(words) == 3
     text = capsys.readouterr().out

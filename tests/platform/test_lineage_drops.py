@@ -67,3 +67,13 @@ def test_the_rule() -> None:
     nan = float("nan")
     assert fallen([Drop("swap", 0.9, 0.9, 0.0, nan, nan, 9)], 0.02, 0.02, strict=True) == []
     assert in_words(one) == "swap: AUC 0.900 -> 0.885, drop +0.015 [-0.010, +0.040]"
+
+
+def test_what_stands_apart_has_a_drop_of_its_own_and_none_in_the_mean() -> None:
+    before, after = _predictions(1, 0.0), _predictions(2, 1.0)
+    whole = {d.name: d for d in drops(before, after, ["swap", "warp"], 100, 0)}
+    found = {d.name: d for d in drops(before, after, ["swap", "warp"], 100, 0, apart={"warp"})}
+    assert found["warp"] == whole["warp"]
+    assert (found[MEAN].before, found[MEAN].drop) == (found["swap"].before, found["swap"].drop)
+    assert found[MEAN].faces == found["swap"].faces < whole[MEAN].faces
+    assert [d.name for d in drops(before, after, ["swap"], 20, 0, apart={"swap"})] == ["swap"]

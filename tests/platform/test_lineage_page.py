@@ -86,7 +86,7 @@ def test_what_was_never_measured_is_said_and_in_no_mean(grown: Path) -> None:
     lines = table(lineage).splitlines()
     assert " 0.800 " in lines[5]
     assert ("few°" in lines[5], "beta°" in lines[3]) == (True, False)
-    assert lines[-1] == "in use: AA is over 2 of 3; not measured: few"
+    assert lines[-1] == "in use: AA is over 2 of 3 forgeries; not measured: few"
     assert max(map(len, lines)) <= 80
     text = write_page(lineage).read_text(encoding="utf-8")
     assert "few not measured" in text

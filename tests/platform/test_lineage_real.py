@@ -85,11 +85,17 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert (about["kind"], about["experiences"]) == ("real", ["alpha", "real-phone"])
     rows = quick.table(2, "faces.parquet")
     train, test = (rows[rows["stream"] == s] for s in ("train", "test"))
-    new = train[train["label"] == 0]
+    looked = train[train["compression"] == "in the look of real-phone"]
+    new = train[(train["label"] == 0) & train["identity"].str.startswith("n")]
     blends = train[train["forgery"] == SELF]
     assert len(new) == len(blends) >= 12  # every new real face, as it is and self-blended
     assert set(blends["identity"]) == set(new["identity"])
-    assert (train["forgery"] == "alpha").sum() == 6  # and the forged faces that the lineage keeps
+    kept = train.drop(looked.index.union(new.index).union(blends.index))
+    for faces in (kept, looked):  # and the faces that the lineage keeps, as they are and in the new source's look
+        assert faces["forgery"].value_counts().to_dict() == {"alpha": 6, "real": 6}
+    assert set(kept["identity"]) == set(looked["identity"])
+    assert not set(kept["path"]) & set(looked["path"])
+    assert not set(kept["manifest_row"]) & set(looked["manifest_row"])
     for real, made in zip(new.sort_values("identity")["path"], blends.sort_values("identity")["path"], strict=True):
         one, two = (_read(path).astype(int) for path in (real, made))
         assert 0 < np.abs(one - two).mean() < 20
@@ -98,6 +104,15 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert not set(train["identity"]) & set(test.loc[test["label"] == 0, "identity"])
     predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1))
     assert set(predictions["on"]) == {"alpha", "real-phone"}
+    assert set(test.loc[test["label"] == 1, "compression"]) == {"in the look of real-phone"}
+    summary = json.loads((quick.run() / "summary.json").read_text())  # what a look is an estimate of is in no average
+    assert (summary["sources"], summary["self_made"]) == (["real-phone"], ["real-phone"])
+    assert about["aa"] == pytest.approx(measured_aucs(quick, 2)["alpha"])
+    listed = table(quick).replace("\n", " ")
+    assert "AA is over 1 of 1 forgeries; real sources, in no average: real-phone" in listed
+    assert "real-phone brought real faces of a new source and counts in no mean" in (
+        quick.folder(2) / "report" / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_forged_faces_of_the_same_source_are_tested_on_and_never_learnt(
@@ -122,6 +137,7 @@ def test_forged_faces_of_the_same_source_are_tested_on_and_never_learnt(
     assert set(beta["identity"]) <= set(rows.loc[(rows["stream"] == "test") & (rows["label"] == 0), "identity"])
     assert f"of 24 that came along, the {len(beta)} of test people are tested on" in said
     known, same = told_apart(quick, 2)
+    assert known.against == "known forged faces in its look"
     assert (same.faces, known.faces) == (len(beta), int((rows[rows["stream"] == "test"]["forgery"] == "alpha").sum()))
     assert f"+ real-phone against {same.faces} forged faces of the same source: AUC {same.before:.3f} ->" in said
     predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1)).query("on == 'real-phone'")
@@ -220,7 +236,7 @@ def test_few_faces_are_too_few_to_measure_and_learnt_from_when_told_to(
     assert set(later) == {"alpha", "gamma"}
     assert lineage.about(3)["aa"] == pytest.approx(sum(later.values()) / 2)
     assert (is_measured(lineage, 2), is_measured(lineage, 3)) == (False, True)
-    assert "AA is over 2 of 3; not measured: beta" in table(lineage)
+    assert "AA is over 2 of 3 forgeries; not measured: beta" in table(lineage).replace("\n", " ")
 
 
 def _alarms(lineage: Lineage, after: int) -> float:
