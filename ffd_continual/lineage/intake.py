@@ -27,7 +27,7 @@ from ffd_continual.scenarios.landmarks import models_installed
 from ffd_continual.scenarios.manifest import Manifest, make_manifest, read_manifest
 from ffd_continual.scenarios.manifest_cells import REAL, SPLITS
 from ffd_continual.scenarios.pictures import PICTURE_SUFFIXES, PictureError, read_picture
-from ffd_continual.scenarios.splits import assign_splits, source_datasets
+from ffd_continual.scenarios.splits import assign_splits, link_groups, source_datasets
 
 LOOKED_AT = 32  # faces that the finder is asked about
 FOUND = 0.5  # fewer faces found than this share are no crops of faces
@@ -45,7 +45,7 @@ class Incoming:
 
 
 def _flat(where: Path, forgery: str, pattern: str) -> Manifest:
-    """All pictures below a folder as faces of one class; sub-folders are videos."""
+    """All pictures below a folder as faces of one class; where several sub-folders hold them, those are videos."""
     found = sorted(
         Path(base, name)
         for base, folders, names in os.walk(where)
@@ -54,9 +54,10 @@ def _flat(where: Path, forgery: str, pattern: str) -> Manifest:
     )
     if not found:
         raise FFDError(f"{where} holds no pictures. Give a folder of face crops, DIR/real and DIR/NAME, or a manifest.")
+    inner = Path(os.path.commonpath([path.parent for path in found]))  # one folder that holds them all is no video
     rows = []
     for path in found:
-        inside = path.relative_to(where).with_suffix("").as_posix()
+        inside = path.relative_to(inner).with_suffix("").as_posix()
         match = re.search(pattern, inside)
         video = inside.rpartition("/")[0]
         rows.append(
@@ -213,8 +214,12 @@ def place_incoming(
     except FFDError as error:
         if not str(error).startswith("cannot split by"):
             raise FFDError(f"{source}: {error}") from error
-        count = table["identity"].where(table["identity"] != "", table["path"])[table["label"] == label].nunique()
+        own = table[table["label"] == label]
+        count = own["identity"].where(own["identity"] != "", own["path"]).nunique()
+        linked = len(set(link_groups(own)[0].tolist()))
         people = "1 person" if count == 1 else f"{count} people"
+        if linked < count:  # by videos, swaps or equal pictures
+            people += f" in {linked} group{'' if linked == 1 else 's'} that videos, swapped faces or equal pictures tie"
         raise FFDError(
             f"{source}: {people} with {'forged' if label else 'real'} faces cannot fill train, valid and test; nobody "
             "is divided, and who stands in one part of this lineage stays there. Bring at least three people, about "

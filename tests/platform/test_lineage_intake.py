@@ -162,3 +162,17 @@ def test_unreadable_pictures(tmp_path: Path) -> None:
     kept, notes = _readable(table, True)
     assert len(kept) == 2
     assert notes == ["1 unreadable pictures are left out"]
+
+
+def test_one_sub_folder_that_holds_all_is_no_video_and_several_are(tmp_path: Path) -> None:
+    _pictures(tmp_path / "one" / "anything", [f"p{i}_a.png" for i in range(6)])
+    for clip in ("x", "y"):
+        _pictures(tmp_path / "two" / clip, [f"p{i}_a.png" for i in range(6)])
+    alone, _ = _open(tmp_path / "one", "warp", False, IDENTITY_PATTERN)
+    assert set(alone.table["video"]) == {""}
+    assert place_incoming(alone.table, NOBODY, 0, "one")[0]["split"].nunique() == 3
+    clips, _ = _open(tmp_path / "two", "warp", False, IDENTITY_PATTERN)
+    assert set(clips.table["video"]) == {"x", "y"}
+    tied = _table([f"p{i}" for i in range(6)], video="clip")
+    with pytest.raises(FFDError, match="6 people in 1 group that videos, swapped faces or equal pictures tie"):
+        place_incoming(tied, NOBODY, 0, "two")
