@@ -1,8 +1,8 @@
 """Neighbours as evidence: the stored faces that a suspect face resembles most, in the learner's own feature space.
 
-Which faces are at hand depends on what the detector still has: its exemplars; without any, the training faces that a
-lineage keeps; for a run, training faces of its data, found by the manifest and spread over forgeries. Features are
-taken when they are asked for and nothing of them is stored, so a face that was erased is no neighbour any more.
+Which faces are at hand depends on what the detector still has: a lineage's exemplars and the training faces that it
+keeps; a run's exemplars, or without any training faces of its data, found by the manifest and spread over forgeries.
+Features are taken when asked for and nothing of them is stored: a face that was erased is no neighbour any more.
 Axes: N stored faces, D features.
 """
 
@@ -27,13 +27,14 @@ from ffd_continual.scenarios.table import prepare_table
 
 EACH = 100  # at most so many training faces of each experience and label, where there are no exemplars
 EXEMPLARS, KEPT, TRAINING = "exemplars", "kept training faces", "training faces"
+BOTH = f"{EXEMPLARS} and {KEPT}"
 
 
 @dataclass(frozen=True)
 class Evidence:
     """The stored faces of a detector, ready to be compared with."""
 
-    kind: str  # EXEMPLARS, KEPT or TRAINING
+    kind: str  # EXEMPLARS, KEPT, BOTH or TRAINING
     paths: tuple[str, ...]  # (N,)
     forgeries: tuple[str, ...]  # (N,) "real" for real faces
     features: np.ndarray[tuple[int, int], np.dtype[np.float32]]  # (N, D)
@@ -80,10 +81,12 @@ def stored_rows(detector: Opened, each: int = EACH) -> tuple[pd.DataFrame, str]:
     are. Raises FFDError where the data are gone."""
     if detector.lineage is not None and detector.number is not None:
         lineage = open_lineage(detector.lineage)
-        rows = lineage.table(detector.number, "exemplars.parquet")
-        if len(rows):
-            return rows, EXEMPLARS
-        return brought(lineage, detector.number, ("kept",)), KEPT
+        stored = lineage.table(detector.number, "exemplars.parquet")
+        kept = brought(lineage, detector.number, ("kept",))
+        if stored.empty:
+            return kept, KEPT
+        both = pd.concat([stored, kept], ignore_index=True).drop_duplicates(["path", "forgery"], ignore_index=True)
+        return both, EXEMPLARS if len(both) == len(stored) else BOTH
     rows, stored = run_rows(detector), detector.keeper.remembered()
     if len(stored) and int(stored.max()) >= len(rows):
         raise FFDError(

@@ -18,6 +18,13 @@ _WATCHED = ("detector.json", "exemplars.parquet", "version.json")  # what erasur
 Mark = tuple[int | None, tuple[int, ...]]
 
 
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 @dataclass(frozen=True)
 class Choice:
     """How the detector is opened and decides; None: the defaults of `ffd predict`."""
@@ -58,15 +65,14 @@ class InUse:
 
     def _look(self) -> Mark:
         """What tells whether the opened one is still the one in use. Raises FFDError."""
-        number = open_lineage(self.path).promoted() if self.lineage else None
-        folder = self.path if number is None else open_lineage(self.path).run(number)
-        times = []
-        for name in _WATCHED:
-            try:
-                times.append((folder / name).stat().st_mtime_ns)
-            except OSError:
-                times.append(0)
-        return number, tuple(times)
+        if self.lineage:
+            lineage = open_lineage(self.path)
+            number = lineage.promoted()
+            watched = [lineage.run(number) / name for name in _WATCHED]
+            watched += [lineage.folder(n) / "faces.parquet" for n in lineage.chain(number)]  # kept faces of them all
+        else:
+            number, watched = None, [self.path / name for name in _WATCHED]
+        return number, tuple(_changed_at(path) for path in watched)
 
     def _open(self, mark: Mark) -> Ready:
         detector = open_detector(self.path, mark[0], self.choice.fpr, self.choice.band, self.choice.device)

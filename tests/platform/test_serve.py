@@ -254,14 +254,35 @@ def test_a_promotion_is_followed_and_a_broken_one_is_not(lineage: Path, portrait
 
 def test_erased_exemplars_are_no_neighbours_any_more(lineage: Path, portraits: Path, tmp_path: Path) -> None:
     own = Lineage(Path(shutil.copytree(lineage, tmp_path / "lineage")))
-    table = own.folder(1) / "exemplars.parquet"
     with client_of(own.path) as client:
         gone = post(client, portraits)["records"][0]["neighbours"][0]["path"]
-        rows = pd.read_parquet(table)
-        rows[[not cell.endswith(gone) for cell in rows["path"]]].to_parquet(table)
+        for name in ("exemplars.parquet", "faces.parquet"):  # as `ffd forget` rewrites them
+            rows = pd.read_parquet(own.folder(1) / name)
+            rows[[not cell.endswith(gone) for cell in rows["path"]]].to_parquet(own.folder(1) / name)
         left = [one["path"] for one in post(client, portraits)["records"][0]["neighbours"]]
         assert left
         assert gone not in left
+
+
+def test_a_kept_face_that_was_erased_from_an_older_version_is_no_neighbour_any_more(
+    lineage: Path, tmp_path: Path
+) -> None:
+    own = Lineage(Path(shutil.copytree(lineage, tmp_path / "lineage")))
+    second_version(own)
+    in_use = InUse(own.path)
+
+    def stored() -> set[str]:
+        evidence = in_use.current().evidence
+        assert evidence is not None
+        return {Path(path).name for path in evidence.paths}
+
+    rows = pd.read_parquet(own.folder(1) / "faces.parquet")
+    exemplars = {Path(path).name for n in (1, 2) for path in own.table(n, "exemplars.parquet")["path"]}
+    gone = next(Path(p).name for p in rows.loc[rows["stream"] == "kept", "path"] if Path(p).name not in exemplars)
+    before = stored()
+    assert gone in before
+    rows[[Path(path).name != gone for path in rows["path"]]].to_parquet(own.folder(1) / "faces.parquet")
+    assert stored() == before - {gone}
 
 
 def test_a_damaged_lineage_is_told_not_thrown(lineage: Path, tmp_path: Path) -> None:
