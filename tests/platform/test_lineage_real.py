@@ -239,20 +239,17 @@ def test_few_faces_are_too_few_to_measure_and_learnt_from_when_told_to(
     assert "AA is over 2 of 3 forgeries; not measured: beta" in table(lineage).replace("\n", " ")
 
 
-def _alarms(lineage: Lineage, after: int) -> float:
-    """Share of the new source's real test faces that are called forged."""
-    table = pd.read_parquet(RunFolder(lineage.run(2)).predictions(after))
-    real = table[(table["on"] == "real-phone") & (table["label"] == 0)]
-    return float((real["z"] >= real["threshold"]).mean())
-
-
 @pytest.mark.slow
-def test_false_alarms_fall_in_the_new_source(tmp_path: Path, tiny_faces: Path, phone: Path) -> None:
+def test_new_real_faces_are_told_from_known_forgeries_in_their_look(
+    tmp_path: Path, tiny_faces: Path, phone: Path
+) -> None:
+    """Though the camera's fault is the known forgery's own trace, and seven test faces are few."""
     lineage = adopt(_run(tmp_path, tiny_faces, 120), tmp_path / "det", 12)
     words = ["add", str(lineage.path), "--real", "phone", "--data", str(phone), "--promote-anyway", "--any-picture"]
-    assert cli.main(words) == 0
-    before, after = _alarms(lineage, 0), _alarms(lineage, 1)
+    assert cli.main([*words, "--steps", "240"]) == 0
+    (known,) = told_apart(lineage, 2)
     drop = next(d for d in open_lineage(lineage.path).about(2)["drops"] if d["name"] == "alpha")
-    print(f"false alarms {before:.2f} -> {after:.2f}; {drop}")
-    assert before >= 0.5
-    assert after <= before - 0.25
+    print(known, drop)
+    assert known.after >= known.before + 0.1
+    assert known.after >= 0.8
+    assert drop["drop"] <= 0.05
