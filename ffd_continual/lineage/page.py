@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ import pandas as pd
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.store import REFUSED, read_log
 from ffd_continual.lineage.upkeep import size_of
-from ffd_continual.lineage.versions import mean_auc, moment, state_of, unmeasured
+from ffd_continual.lineage.versions import mean_auc, moment, real_sources, state_of, unmeasured
 from ffd_continual.reporting.charts import BLUE, ORANGE, Line, Panel, escape
 from ffd_continual.reporting.frame import page, panels, show, table
 from ffd_continual.runs.folder import write_text
@@ -37,6 +37,7 @@ class Version:
     when: float  # seconds since 1970
     auc: dict[tuple[str, str], tuple[float, float, float]]
     unmeasured: list[str]  # of what it knows
+    sources: set[str] = field(default_factory=set)  # of these it learnt real faces only: they are in no average
 
     @property
     def refused(self) -> bool:
@@ -57,7 +58,15 @@ def read_versions(lineage: Lineage) -> list[Version]:
         values = zip(part["value"], part["low"], part["high"], strict=True)
         when, state = moment(about["date"]), state_of(lineage, number)
         found.append(
-            Version(number, about, state, when, dict(zip(keys, values, strict=True)), unmeasured(lineage, number))
+            Version(
+                number,
+                about,
+                state,
+                when,
+                dict(zip(keys, values, strict=True)),
+                unmeasured(lineage, number),
+                real_sources(lineage, about["experiences"]),
+            )  # fmt: skip
         )
     return found
 
@@ -163,9 +172,10 @@ def _table(versions: Sequence[Version]) -> str:
             state += "<br><small>promoted anyway</small>"
         if about["kind"] == "add" and about["forgery"] in v.unmeasured:
             state += f"<br><small>{escape(about['forgery'])} not measured</small>"
-        average, known = show(about["aa"]), len(about["experiences"])
+        average, known = show(about["aa"]), len(about["experiences"]) - len(v.sources)
         if v.unmeasured:
-            average += f"<br><small>of {known - len(v.unmeasured)} of {known}</small>"
+            left = len(set(v.unmeasured) - v.sources)
+            average += f"<br><small>of {known - left} of {known}</small>" if left else ""
         link = f'<a href="versions/{v.number:04d}/report/report.html">{v.number}</a>'
         rows.append(
             [link, about["date"].replace("T", " ").rstrip("Z")[:16], escape(about["forgery"]) + kind,
