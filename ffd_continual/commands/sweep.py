@@ -13,11 +13,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from ffd_continual.config import fill, read_yaml
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.sweeping.grid import Cell, Grid, cores, make_cells, share_threads
 from ffd_continual.sweeping.ray_engine import RayTasks
-from ffd_continual.sweeping.rows import mean_table, write_rows
+from ffd_continual.sweeping.rows import mean_table, publish, write_rows
 from ffd_continual.sweeping.sweep import Engine, Here, claims_of, sweep
 from ffd_continual.sweeping.workers import Workers
 from ffd_continual.terminal import say
@@ -27,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The grid, where runs and rows go, a choice of cells, and where they run."""
     parser.add_argument("grid", help="a YAML file: base, methods, seeds")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; rows go to OUT/rows.csv")
+    parser.add_argument(
+        "--publish", type=Path, metavar="FILE.csv", help="also merge the rows into this table, which outlives the runs"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every cell")
     parser.add_argument("--only", default="", help="comma-separated methods, in this order")
     parser.add_argument("--seeds", default="", help="comma-separated seeds, instead of the grid's")
@@ -98,13 +103,20 @@ def run(args: argparse.Namespace) -> int:
     methods = list(grid.cells())
     out, claims = args.out, claims_of(args.out)
     failed: dict[str, str] = {}
+
+    def written() -> pd.DataFrame:
+        rows = write_rows(out, claims, methods)
+        if args.publish is not None and len(rows):
+            publish(rows, args.publish, claims, methods)
+        return rows
+
     if any(not cell.done for cell in cells):
         engine, cells = _engine(args, cells, said)
         try:
-            failed = sweep(cells, engine, lambda: write_rows(out, claims, methods))
+            failed = sweep(cells, engine, written)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("The same `ffd sweep` command goes on where it stopped.") from None
-    rows = write_rows(out, claims, methods)
+    rows = written()
     if len(rows):
         print("\n" + mean_table(rows))
     if failed:

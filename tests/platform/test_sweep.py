@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ffd_continual.cli import main
+from ffd_continual.runs.folder import write_text
 from ffd_continual.sweeping.grid import Grid
 from ffd_continual.sweeping.rows import mean_table
 
@@ -54,8 +55,23 @@ def test_a_sweep_runs_every_cell_once(
     assert (rows["parameters"] > 1000).all()
     kept = (out / "plain+naive-s3" / "summary.json").stat().st_mtime_ns
     capsys.readouterr()
-    assert main(["sweep", str(file), "--out", str(out)]) == 0
+    table = tmp_path / "results" / "mine.csv"  # what was published before stays, but for rows that were run again
+    write_text(table, "method,seed,auc_aa\nplain+joint,4,0.1\nplain+joint,5,0.123456789012345678\nelsewhere,0,0.5\n")
+    assert main(["sweep", str(file), "--out", str(out), "--publish", str(table)]) == 0
     assert "==" not in capsys.readouterr().out  # no cell runs again
+    told = pd.read_csv(table, dtype=str, keep_default_na=False)
+    assert [f"{m} {s}" for m, s in zip(told["method"], told["seed"], strict=True)] == [
+        "plain+naive 3", "plain+joint 3", "plain+joint 4", "plain+joint 5", "elsewhere 0",
+    ]  # fmt: skip
+    assert told["auc_aa"].tolist() == [*map(str, rows["auc_aa"]), "0.123456789012345678", "0.5"]
+    assert set(told["processor"]) - {""} == set(rows["processor"])
+    lines = table.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" | ")[:2] for line in lines[2:5]] == [["| plain+naive", "1"], ["| plain+joint", "3"],
+                                                             ["| elsewhere", "1"]]  # fmt: skip
+    assert rows["processor"].iloc[0] in lines[-1]
+    write_text(tmp_path / "other.csv", "a,b\n1,2\n")
+    assert main(["sweep", str(file), "--out", str(out), "--publish", str(tmp_path / "other.csv")]) == 2
+    assert "is no table of rows" in capsys.readouterr().err
     assert (out / "plain+naive-s3" / "summary.json").stat().st_mtime_ns == kept
     # a cell that another version of this program ran is named, and stops no other
     config = out / "plain+naive-s3" / "config.yaml"
