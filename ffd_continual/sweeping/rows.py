@@ -129,5 +129,8 @@ def markdown_table(table: pd.DataFrame) -> str:
         ]
         lines.append(f"| {' | '.join([str(method), str(len(part)), *cells, *sizes])} |")
     note = "AUC: mean over seeds ± 95 % interval (Student's t); of one seed its 95 % interval over test persons."
-    used = sorted(set(table.get("processor", pd.Series(dtype=str))) - {""})
+    named = table.get("processor", pd.Series("", index=table.index))
+    used, blank = sorted(set(named) - {""}), int((named == "").sum())
+    if used and blank:
+        used.append(f"not recorded for {blank} of {len(table)} rows")
     return "\n".join([*lines, "", note + (f" Processors: {'; '.join(used)}." if used else "")]) + "\n"

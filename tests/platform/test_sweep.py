@@ -68,7 +68,7 @@ def test_a_sweep_runs_every_cell_once(
     lines = table.with_suffix(".md").read_text(encoding="utf-8").splitlines()
     assert [line.split(" | ")[:2] for line in lines[2:5]] == [["| plain+naive", "1"], ["| plain+joint", "3"],
                                                              ["| elsewhere", "1"]]  # fmt: skip
-    assert rows["processor"].iloc[0] in lines[-1]
+    assert lines[-1].endswith(f"Processors: {rows['processor'].iloc[0]}; not recorded for 2 of 5 rows.")
     write_text(tmp_path / "other.csv", "a,b\n1,2\n")
     assert main(["sweep", str(file), "--out", str(out), "--publish", str(tmp_path / "other.csv")]) == 2
     assert "is no table of rows" in capsys.readouterr().err
