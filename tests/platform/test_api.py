@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import textwrap
 from fractions import Fraction
 from pathlib import Path
@@ -34,9 +36,7 @@ def film(path: Path, pictures: list[np.ndarray], rate: int = 10) -> Path:
 
 
 @pytest.mark.slow
-def test_the_module_s_example_runs(
-    iin_run: Path, portraits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_module_s_example_runs(iin_run: Path, portraits: Path, tmp_path: Path) -> None:
     for old, new in (("real", "real"), ("gamma", "newfake")):
         shutil.copytree(iin_run.parent / "data" / old, tmp_path / "new" / new)
     adopt(iin_run, tmp_path / "lineage")
@@ -48,14 +48,13 @@ def test_the_module_s_example_runs(
     }  # fmt: skip
     for name, place in replaced.items():
         text = text.replace(f'"{name}"', repr(str(place)))
-    names: dict[str, object] = {}
-    exec(compile(text, "example", "exec"), names)  # noqa: S102 - the documentation's own lines
-    said = capsys.readouterr().out
-    assert str(portraits) in said
-    assert "Interval(value=" in said
-    outcome = names["outcome"]
-    assert isinstance(outcome, api.Outcome)
-    assert outcome.number == 2
+    script = tmp_path / "example.py"  # the documentation's own lines, as a user runs them
+    script.write_text(text + "\nprint(type(outcome).__name__, outcome.number)\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(portraits) in done.stdout
+    assert "Interval(value=" in done.stdout
+    assert done.stdout.rstrip().endswith("Outcome 2")
     grown = load(tmp_path / "lineage", version=2)
     assert grown.known == ("alpha", "beta", "newfake")
     assert grown.version.startswith("v2@")
