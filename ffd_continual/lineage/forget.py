@@ -66,7 +66,8 @@ class _Subject:
     def among(self, rows: pd.DataFrame) -> NDArray[np.bool_]:
         """Rows (n,) that show, or hold the face of, the subject."""
         if self.sha256:
-            return np.asarray(_hashes(rows) == self.sha256, bool)
+            made_from = rows["sha256"] if "sha256" in rows else pd.Series("", index=rows.index)
+            return np.asarray((_hashes(rows) == self.sha256) | (made_from == self.sha256), bool)
         hit = rows["identity"].eq(self.identity) | rows["source_identity"].eq(self.identity)
         if "person" in rows:
             hit |= rows["person"].eq(self.identity)

@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from ffd_continual.lineage.experience import borrowed, next_row, numbered
 from ffd_continual.lineage.lineage import Lineage
 from ffd_continual.lineage.rows import as_rows, some
+from ffd_continual.lineage.store import digest_of
 from ffd_continual.measuring.metrics import auc
 from ffd_continual.runs.folder import RunFolder
 from ffd_continual.scenarios.errors import FFDError
@@ -61,7 +63,8 @@ def blended(lineage: Lineage, rows: pd.DataFrame, name: str, first: int) -> pd.D
         image, mask = self_blend(read_picture(row["path"]), points, rng)
         path = _stored(lineage, encode_picture(image, ".png", forged=SELF))
         where = _stored(lineage, encode_picture(np.repeat(mask[..., None], 3, axis=2), ".png"))
-        own = {"path": path, "mask": where, "pair": "", "label": 1, "forgery": SELF, "sha256": "", "source": path}
+        own = {"path": path, "mask": where, "pair": "", "label": 1, "forgery": SELF, "source": path}
+        own["sha256"] = digest_of(Path(row["path"]))  # of what it was made from: `ffd forget` takes both
         made.append({str(k): v for k, v in row.items()} | own | {"manifest_row": first + len(made)})
     return as_rows(pd.DataFrame(made)) if made else rows.iloc[:0]
 
@@ -96,9 +99,10 @@ class _Looks:
         made: list[dict[str, Any]] = []
         for row in tqdm(rows.to_dict("records"), desc="changing looks", unit="face", leave=False):
             image = changed(self.seen(row), change, keyed_generator(_LOOK, int(row["manifest_row"])))
-            path = _stored(self.lineage, encode_picture(image, ".png", forged=str(row["forgery"])))
-            own = {"path": path, "pair": "", "profile": "", "sha256": "", "source": path}
-            own["compression"] = _in_the_look(self.name)
+            mark = str(row["forgery"]) if row["label"] else None
+            path = _stored(self.lineage, encode_picture(image, ".png", forged=mark))
+            own = {"path": path, "pair": "", "profile": "", "source": path, "compression": _in_the_look(self.name)}
+            own["sha256"] = digest_of(Path(row["path"]))
             made.append({str(k): v for k, v in row.items()} | own | {"manifest_row": first + len(made)})
         return as_rows(pd.DataFrame(made)) if made else rows.iloc[:0]
 

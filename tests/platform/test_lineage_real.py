@@ -17,8 +17,10 @@ from ffd_continual import cli
 from ffd_continual.commands.add import tell_source
 from ffd_continual.config import config_from
 from ffd_continual.lineage.adopt import adopt
+from ffd_continual.lineage.forget import forget
 from ffd_continual.lineage.lineage import Lineage, open_lineage
 from ffd_continual.lineage.real import SELF, ToldApart, told_apart
+from ffd_continual.lineage.store import digest_of
 from ffd_continual.lineage.versions import is_measured, measured_aucs, table
 from ffd_continual.run import start
 from ffd_continual.runs.folder import RunFolder
@@ -104,6 +106,7 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert not set(train["identity"]) & set(test.loc[test["label"] == 0, "identity"])
     predictions = pd.read_parquet(RunFolder(quick.run()).predictions(1))
     assert set(predictions["on"]) == {"alpha", "real-phone"}
+    assert all(b"forged" not in Path(path).read_bytes() for path in looked.loc[looked["label"] == 0, "path"])
     assert set(test.loc[test["label"] == 1, "compression"]) == {"in the look of real-phone"}
     summary = json.loads((quick.run() / "summary.json").read_text())  # what a look is an estimate of is in no average
     assert (summary["sources"], summary["self_made"]) == (["real-phone"], ["real-phone"])
@@ -113,6 +116,12 @@ def test_new_real_faces_are_set_against_their_own_blends_and_known_forgeries(qui
     assert "real-phone brought real faces of a new source and counts in no mean" in (
         quick.folder(2) / "report" / "report.html"
     ).read_text(encoding="utf-8")
+    for face in (new.iloc[0], kept.iloc[0]):  # what was made from a picture is forgotten with it
+        digest = digest_of(Path(face["path"]))
+        assert (quick.table(2, "faces.parquet")["sha256"] == digest).sum() >= 2
+        made = len(forget(quick, sha256=digest).rows)
+        assert made >= 2
+        assert not (quick.table(2, "faces.parquet")["sha256"] == digest).any()
 
 
 def test_forged_faces_of_the_same_source_are_tested_on_and_never_learnt(
