@@ -56,7 +56,10 @@ def _serve(pipe: Connection, begin: Callable[[], Callable[[Task], Answer]]) -> N
             answer: tuple[bool, object] = (True, work(task))
         except (FFDError, *_ERRORS) as error:
             answer = (False, error)
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except OSError:  # the parent was killed while this worked
+            return
 
 
 class Crew(Generic[Task, Answer]):

@@ -441,7 +441,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path / "listing.json"), str(root), str(out)]
     journal = out / "prepare.jsonl"
     for lines in range(1, 8):  # killed when so many lines are there, and as soon as one may
-        process = subprocess.Popen(command)
+        with (tmp_path / "said").open("a") as said:
+            process = subprocess.Popen(command, stderr=said)
         limit = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < limit:
             if journal.exists() and journal.read_bytes().count(b"\n") > lines:
@@ -449,6 +450,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
                 break
             time.sleep(0.005)
         process.wait()
+    assert "Traceback" not in (tmp_path / "said").read_text()
     subprocess.run(command, check=True)
     assert fingerprint(out) == fingerprint(done[0])
     parts = [json.loads(line)["video"] for line in journal.read_text().splitlines()[1:]]
