@@ -96,6 +96,21 @@ def check_profiles(config: ScenarioConfig) -> dict[str, CaptureProfile]:
     return {name: PROFILES[name] for name in sorted(used)}
 
 
+def _check_values(config: ScenarioConfig) -> None:
+    """Raise FFDError that names the first value which is none of the known, or out of its range."""
+    known = {
+        "judged": ("test", "valid"), "people": PEOPLE, "reals": REALS, "masks": MASKS, "labels": LABELS,
+        "unreadable": ("error", "skip"), "leaks": ("error", "allow"),
+    }  # fmt: skip
+    for name, values in known.items():
+        if getattr(config, name) not in values:
+            raise FFDError(f"scenario.{name} must be one of {', '.join(values)}, not {getattr(config, name)!r}.")
+    if not 0.2 <= config.crop <= 1.0:
+        raise FFDError(f"scenario.crop is the central share of a picture, 0.2 to 1, not {config.crop}.")
+    if config.relabel_below < 0:
+        raise FFDError(f"scenario.relabel_below counts pixels, 0 or more, not {config.relabel_below}.")
+
+
 def learning_order(count: int, permuted: int) -> list[int]:
     """Places of the experiences in `scenario.order`, in the order of learning; -1: as they stand there.
 
@@ -153,24 +168,7 @@ def build_scenario(manifest: Manifest, config: ScenarioConfig) -> Scenario:
             f"It holds: {', '.join(known)}; '*' means all others."
         )
     cameras = check_profiles(config)
-    if not 0.2 <= config.crop <= 1.0:
-        raise FFDError(f"scenario.crop is the central share of a picture, 0.2 to 1, not {config.crop}.")
-    if config.judged not in ("test", "valid"):
-        raise FFDError(f"scenario.judged must be 'test' or 'valid', not {config.judged!r}.")
-    if config.people not in PEOPLE:
-        raise FFDError(f"scenario.people must be one of {', '.join(PEOPLE)}, not {config.people!r}.")
-    if config.reals not in REALS:
-        raise FFDError(f"scenario.reals must be one of {', '.join(REALS)}, not {config.reals!r}.")
-    if config.masks not in MASKS:
-        raise FFDError(f"scenario.masks must be one of {', '.join(MASKS)}, not {config.masks!r}.")
-    if config.relabel_below < 0:
-        raise FFDError(f"scenario.relabel_below counts pixels, 0 or more, not {config.relabel_below}.")
-    if config.unreadable not in ("error", "skip"):
-        raise FFDError(f"scenario.unreadable must be 'error' or 'skip', not {config.unreadable!r}.")
-    if config.labels not in LABELS:
-        raise FFDError(f"scenario.labels must be one of {', '.join(LABELS)}, not {config.labels!r}.")
-    if config.leaks not in ("error", "allow"):
-        raise FFDError(f"scenario.leaks must be 'error' or 'allow', not {config.leaks!r}.")
+    _check_values(config)
     placed = place_reals(faces, [forgeries for _, forgeries in groups], config.people, config.reals, config.seed)
     share = placed.share
     real = (faces["label"] == 0).to_numpy()

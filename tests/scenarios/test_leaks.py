@@ -89,7 +89,7 @@ def test_few_examples_of_many_and_other_values() -> None:
         build_scenario(_manifest(rows), ScenarioConfig(**ORDER))
     assert len(str(caught.value).splitlines()) == 6
     assert "more" in str(caught.value)
-    with pytest.raises(FFDError, match=r"scenario.leaks must be 'error' or 'allow', not 'maybe'"):
+    with pytest.raises(FFDError, match=r"scenario.leaks must be one of error, allow, not 'maybe'"):
         build_scenario(_manifest(_rows()), ScenarioConfig(**ORDER, leaks="maybe"))
 
 
