@@ -15,7 +15,11 @@ from ffd_continual.strategies.nearest_mean import NearestMean
 HEAVY = {"wavelet"}  # its `closed` is the base's
 
 
-CASES = [*((name, {}) for name in sorted(set(known_methods(Learner)) - HEAVY)), ("ce", {"classes": "many"})]
+CASES = [
+    *((name, {}) for name in sorted(set(known_methods(Learner)) - HEAVY)),
+    ("ce", {"classes": "many"}),
+    ("iin", {"level": True}),
+]
 
 
 @pytest.mark.parametrize(("name", "learn"), CASES)
