@@ -27,9 +27,13 @@ from ffd_continual.replay.queues import FeatureQueue
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import Learner, Losses, Output, split_decay
-from ffd_continual.strategies.learners.iin_losses import decoupling, instance_contrast, odds_mixture, shared_say
+from ffd_continual.strategies.learners.iin_losses import (
+    decoupling,
+    instance_contrast,
+    mixture,
+    odds_mixture,
+)
 from ffd_continual.strategies.learners.inter import InterModule, InterOutput, IntraModule, follow, slow_copy
-from ffd_continual.strategies.learners.levelling import Levels
 from ffd_continual.strategies.learners.local_evidence import mixed_evidence
 from ffd_continual.strategies.learners.routing import Router
 from ffd_continual.strategies.learners.trace_masking import TraceMasking
@@ -51,7 +55,6 @@ class IINConfig:
     ftmm: bool = True  # evidence map in the common logit, mask supervision, trace contrast
     routing: bool = True  # off: all intra-modules weigh the same, whatever the face
     lapse: float = 0.1  # a module is taken to err in this share of cases, so its odds end at 1 / lapse
-    level: bool = False  # scores are read above those of the real faces of the types that a face resembles
     common_weight: float = 0.25  # c, the common path's say
     queue: int = 1024  # stored features of each class
     momentum: float = 0.97  # of the slow copy of the common path
@@ -77,8 +80,6 @@ class IIN(Learner):
             raise FFDError("learner.trunk.frozen_stages: iin reads at least three frozen stages of its trunk.")
         if not config.lapse > 0:
             raise FFDError(f"learner.lapse: {config.lapse:g} is not above 0: no module is always right.")
-        if config.level and not config.intra:
-            raise FFDError("learner.level reads the types' modules: it needs learner.intra.")
         self.config = config
         self.trunk = Trunk(config.trunk)
         self.trunk.high.requires_grad_(False)  # never run: the modules start from it
@@ -92,7 +93,6 @@ class IIN(Learner):
         self.slow = slow_copy(self.inter)
         self.intra = nn.ModuleList()
         self.router = Router(self.route_features)
-        self.levels = Levels() if config.level else None
         weights = config.trace_weight, config.mask_weight
         self.ftmm = TraceMasking(config.local, config.queue, config.trace_share, config.temperature, *weights)
         self.rebuild = nn.Linear(2 * features, self.statistics)
@@ -119,8 +119,6 @@ class IIN(Learner):
         """A type arrives: the modules before are frozen, a new one starts (from the last, if so configured)."""
         super().begin(forgery)
         self.router.grow()
-        if self.levels is not None:
-            self.levels.grow()
         self.intra.requires_grad_(False)
         if self.config.intra:
             made = IntraModule(self.trunk.high, self.trunk.low_channels, self.trunk.channels, self.config.dropout)
@@ -171,22 +169,18 @@ class IIN(Learner):
         if not self.growth:
             return out
         statistics, low = self._split(frozen)
-        prior, novelty = self._routed(statistics[:, : self.route_features])
+        log_weights, novelty = self.router(statistics[:, : self.route_features], self.config.route_temperature)
+        even = torch.full_like(log_weights, -math.log(log_weights.shape[1]))
+        prior = log_weights if self.config.routing else even
         z, attribution = out.z, prior.exp()
         if self.config.intra:
             each, evidence = self.special(low)
             out.features["z_special"], attribution = odds_mixture(each, prior, self.config.lapse)
-            z = shared_say(out.z, out.features["z_special"], self.config.common_weight)
             if self.config.ftmm:
                 out.maps["trace"] = mixed_evidence(evidence, attribution, out.maps["trace"])
-        if self.levels is not None:
-            z = self.levels(z, prior.exp())
+            say = torch.tensor([self.config.common_weight, 1.0 - self.config.common_weight], device=z.device).log()
+            z = mixture(torch.stack([out.z, out.features["z_special"]], dim=1), say)[0]
         return Output(z, out.features, out.maps, attribution, novelty, tuple(self.growth))
-
-    def _routed(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Log weights (B, K) of the types, all the same where routing is off, and novelty (B,)."""
-        weights, novelty = self.router(features, self.config.route_temperature)
-        return (weights if self.config.routing else torch.full_like(weights, -math.log(weights.shape[1]))), novelty
 
     def special(self, low: Tensor) -> tuple[Tensor, Tensor]:
         """What each intra-module says of frozen maps: logits (B, K) and evidence (B, K, H, W); `answers`, if there are
@@ -258,24 +252,16 @@ class IIN(Learner):
         kind = len(self.growth) - 1
         newest = cast(IntraModule, self.intra[-1]) if self.config.intra and self.config.ftmm else None
         sums = newest.sums() if newest is not None else None
-        features, labels, said = [], [], []
+        features, labels = [], []
         for batch in faces:
             member = batch.experience == kind
-            frozen = self.seen(batch)[member]
-            statistics, low = self._split(frozen)
+            statistics, low = self._split(self.seen(batch)[member])
             features.append(statistics[:, : self.route_features])
             labels.append(batch.target[member])
-            if self.levels is not None:
-                real = labels[-1] == 0
-                said.append(torch.cat([self.judge_common(frozen[real]).z[:, None], self.special(low[real])[0]], dim=1))
             if newest is not None and sums is not None and batch.mask.shape[1]:
                 told = batch.mask_known[member] | (labels[-1] == 0)
                 sums.add(newest.locations(low[told]), batch.mask[member][told])
         self.router.learn(kind, torch.cat(features), torch.cat(labels))
-        if self.levels is not None:
-            answers, prior = torch.cat(said), self._routed(torch.cat(features)[torch.cat(labels) == 0])[0]
-            special = odds_mixture(answers[:, 1:], prior, self.config.lapse)[0]
-            self.levels.learn(kind, shared_say(answers[:, 0], special, self.config.common_weight))
         if newest is not None and sums is not None:
             newest.evidence.learn(sums)
 

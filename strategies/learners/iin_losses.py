@@ -107,9 +107,3 @@ def odds_mixture(z: Tensor, log_weights: Tensor, lapse: float) -> tuple[Tensor, 
     `mixture` itself. lapse > 0.
     """
     return mixture(z, log_weights - (torch.sigmoid(-z) + lapse).log())
-
-
-def shared_say(common: Tensor, special: Tensor, weight: float) -> Tensor:
-    """z (B,) of the mixture in which the common path's z (B,) has a share `weight`, the types' modules' the rest."""
-    say = torch.tensor([weight, 1.0 - weight], device=common.device).log()
-    return mixture(torch.stack([common, special], dim=1), say)[0]

@@ -15,11 +15,7 @@ from ffd_continual.strategies.nearest_mean import NearestMean
 HEAVY = {"wavelet"}  # its `closed` is the base's
 
 
-CASES = [
-    *((name, {}) for name in sorted(set(known_methods(Learner)) - HEAVY)),
-    ("ce", {"classes": "many"}),
-    ("iin", {"level": True}),
-]
+CASES = [*((name, {}) for name in sorted(set(known_methods(Learner)) - HEAVY)), ("ce", {"classes": "many"})]
 
 
 @pytest.mark.parametrize(("name", "learn"), CASES)
