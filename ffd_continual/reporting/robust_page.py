@@ -19,6 +19,7 @@ from ffd_continual.runs.folder import write_table, write_text
 from ffd_continual.scenarios.perturb import PERTURBATIONS, SEVERITIES
 
 Tables = Mapping[str, pd.DataFrame]
+HUES = {LEARNT: BLUE, NEVER: ORANGE}
 WORST = SEVERITIES
 CHANCE = (0.5, "chance")
 BY = {"frame": "face by face", "video": "video by video"}
@@ -44,20 +45,25 @@ def _ticks(table: pd.DataFrame, name: str) -> list[tuple[float, str]]:
     return [(float(r.severity), f"{r.setting:g}" if r.severity else "clean") for r in points.itertuples()]
 
 
+def _means(tables: Tables) -> list[str]:
+    """The means that there are: a scenario without unseen forgeries has one."""
+    first = next(iter(tables.values()))
+    return [on for on in (LEARNT, NEVER) if (first["on"] == on).any()]
+
+
 def overview_panels(tables: Tables, metric: str = "auc", level: str = "frame") -> list[Panel]:
     """A panel a perturbation. Of one run it has the mean over learnt forgeries, blue, and over those never learnt,
     orange; of several runs, in their colours, the first panels have the one mean, the others the other."""
     first = next(iter(tables.values()))
-    means = [on for on in (LEARNT, NEVER) if (first["on"] == on).any()]
+    means = _means(tables)
     y_range, names = _range(tables, means, metric), kinds(first)
 
     def panel(name: str, lines: list[Line], note: str) -> Panel:
         return Panel(PERTURBATIONS[name].title, lines, _ticks(first, name), y_range, note, CHANCE)
 
     if len(tables) == 1:
-        hues = {LEARNT: BLUE, NEVER: ORANGE}
         return [
-            panel(n, [_line(curve(first, n, on, metric, level), hues[on], on, True) for on in means], "") for n in names
+            panel(n, [_line(curve(first, n, on, metric, level), HUES[on], on, True) for on in means], "") for n in names
         ]
     coloured = list(zip(tables.items(), colours(len(tables)), strict=True))
     few = len(tables) <= 3
@@ -159,10 +165,10 @@ def robustness_section(tables: Tables) -> str:
     row = next(iter(tables.values())).iloc[0]
     told = f"{row['groups']} {row['unit']}" if "groups" in row else "whole persons or videos"
     if single:
-        key = (
-            ' <span style="color:var(--blue)">Blue</span>: mean over what was learnt; '
-            '<span style="color:var(--orange)">orange</span>: over what was never learnt.'
-        )
+        key = ' <span style="color:var(--blue)">Blue</span>: mean over what was learnt'
+        if NEVER in _means(tables):
+            key += '; <span style="color:var(--orange)">orange</span>: over what was never learnt'
+        key += "."
     else:
         hues = zip(tables, colours(len(tables)), strict=True)
         listed = "".join(f'<span><i style="background:{hue}"></i>{escape(label)}</span>' for label, hue in hues)
@@ -186,7 +192,7 @@ def write_plots(folder: Path, tables: Tables) -> None:
     """The overviews robustness.png and robustness_accuracy.png; robustness_<perturbation>.png has a panel a forgery.
     At video level their names begin with robustness_videos."""
     legend = list(zip(tables, colours(len(tables)), strict=True)) if len(tables) > 1 else []
-    both = legend if legend else [("mean, learnt", BLUE), ("mean, never learnt", ORANGE)]
+    both = legend if legend else [(on, HUES[on]) for on in _means(tables)]
     levels = levels_in(tables)
     for level in levels:
         name = "robustness" if level == "frame" else "robustness_videos"

@@ -15,6 +15,7 @@ import yaml
 from ffd_continual.cli import main
 from ffd_continual.config import config_from, to_mapping
 from ffd_continual.measuring.metrics import acc, auc
+from ffd_continual.reporting.robust_page import robustness_section
 from ffd_continual.retesting.reopen import Reopened, reopen, some_people
 from ffd_continual.retesting.robustness import LEARNT, LOST, NEVER, curve, judge_conditions, robustness_table
 from ffd_continual.run import start
@@ -149,6 +150,13 @@ def test_videos_have_a_level_of_their_own() -> None:
     assert set(table["level"]) == {"frame", "video"}
     framewise, whole = (curve(table, "blur", "a", level=level)["value"].to_numpy() for level in ("frame", "video"))
     assert not np.allclose(framewise, whole)
+
+
+def test_without_unseen_forgeries_the_page_speaks_of_none() -> None:
+    table = robustness_table(made_scores(), samples=5)
+    assert "never learnt" in robustness_section({"run": table})
+    learnt_only = table[(table["stream"] != "unseen") & (table["on"] != NEVER)]
+    assert "never learnt" not in robustness_section({"run": learnt_only})
 
 
 def test_command_on_one_run_then_on_two(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
