@@ -162,7 +162,7 @@ def notes(methods: Sequence[Method], compared: Compared) -> list[str]:
     if methods[0].videos:
         said.append(f"Score of a video: {methods[0].video_words}.")
     if compared.differences:
-        drawn = f"cluster bootstrap over {compared.groups} {compared.unit}, seeds averaged"
+        drawn = f"cluster bootstrap over {compared.groups} {compared.unit}, shared seeds averaged"
         said.append(f"Differences: 95 % interval, {drawn}; * excludes 0.")
     return said
 
