@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Collection, Generator, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from itertools import chain
+from multiprocessing.pool import Pool
 from pathlib import Path
 
 import cv2
@@ -178,27 +180,41 @@ def forge_faces(
         return
     work = working_size(size)
     sized = [resize_face(face, work) for face in faces]
-    fit_families([loaded[number] for number in sorted({n for _, n in tasks})], sized, splits, seed, progress)
-    with tempfile.TemporaryDirectory(prefix="ffd_forge_") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="ffd_forge_") as folder,
+        worker_pool(workers, _start) if workers > 1 else nullcontext() as pool,
+    ):
         path = Path(folder) / "faces.npy"
         np.save(path, np.stack([face.image for face in sized]))
         marks = np.stack([face.landmarks for face in sized])
         people = tuple(face.identity for face in sized)
         job = _Job(path, marks, people, tuple(names), tuple(splits), tuple(loaded), seed, size)
-        bar = tqdm(total=len(tasks), desc="forging", unit="face", disable=not progress)
-        with bar:
-            if workers <= 1:
-                worker = _Worker(job)
-                for task in tasks:
-                    yield worker(task)
-                    bar.update()
-                return
-            with worker_pool(workers, _start) as pool:
-                # The job travels with every chunk (some MB): processes keep no state, a killed one loses nothing.
-                chunks = ((job, tasks[at : at + CHUNK]) for at in range(0, len(tasks), CHUNK))
-                for made in chain.from_iterable(pool.imap(_run, chunks)):
-                    yield made
-                    bar.update()
+        job = _fitted(job, sorted({number for _, number in tasks}), pool, progress)
+        with tqdm(total=len(tasks), desc="forging", unit="face", disable=not progress) as bar:
+            # The job travels with every chunk (some MB): processes keep no state, a killed one loses nothing.
+            chunks = ((job, tasks[at : at + CHUNK]) for at in range(0, len(tasks), CHUNK))
+            each = map(_Worker(job), tasks) if pool is None else chain.from_iterable(pool.imap(_run, chunks))
+            for made in each:
+                yield made
+                bar.update()
+
+
+def _fit(task: tuple[_Job, int]) -> Family:
+    """The family of that number, fitted on the job's train faces."""
+    job, number = task
+    worker, family = _Worker(job), job.families[number]
+    fit_families([family], [worker.face(i) for i in range(len(job.names))], job.splits, job.seed, progress=False)
+    return family
+
+
+def _fitted(job: _Job, numbers: Sequence[int], pool: Pool | None, progress: bool) -> _Job:
+    """The job with those of its families fitted that learn, each by one thread of one process."""
+    learning = [number for number in numbers if isinstance(job.families[number], Fitted)]
+    tasks = [(job, number) for number in learning]
+    each = map(_fit, tasks) if pool is None else pool.imap(_fit, tasks)
+    bar = tqdm(each, total=len(tasks), desc="fitting", unit="family", disable=not progress or not tasks)
+    families = dict(enumerate(job.families)) | dict(zip(learning, bar, strict=True))
+    return replace(job, families=tuple(families.values()))
 
 
 def fit_families(

@@ -117,7 +117,7 @@ def test_any_number_of_workers_gives_the_same_bytes() -> None:
     one, two = (
         [
             m.forged.image.tobytes()
-            for m in forge_faces(PEOPLE, splits, ["swap", "warp"], workers=n, progress=False)
+            for m in forge_faces(PEOPLE, splits, ["swap", "eigenface", "upsampling"], workers=n, progress=False)
             if m.forged
         ]
         for n in (1, 2)
