@@ -200,10 +200,11 @@ def forge_faces(
 
 
 def _fit(task: tuple[_Job, int]) -> Family:
-    """The family of that number, fitted on the job's train faces."""
+    """The family of that number, fitted on the job's train faces. Without a bar: tqdm makes a lock of its own in a
+    process, which that process, ended by its pool, would leave behind."""
     job, number = task
     worker, family = _Worker(job), job.families[number]
-    fit_families([family], [worker.face(i) for i in range(len(job.names))], job.splits, job.seed, progress=False)
+    _fit_one(family, _train([worker.face(i) for i in range(len(job.names))], job.splits), job.seed)
     return family
 
 
@@ -222,8 +223,18 @@ def fit_families(
 ) -> None:
     """Fit every family that learns, on the train faces alone."""
     learning = [one for one in families if isinstance(one, Fitted)]
-    train = [face for face, split in zip(faces, splits, strict=True) if split == "train"]
-    if learning and len(train) < 2:
-        raise FFDError("families that learn need at least two faces of the train split")
+    train = _train(faces, splits) if learning else []
     for family in tqdm(learning, desc="fitting", unit="family", disable=not progress or not learning):
-        family.fit(train, draw(seed, "fit", str(getattr(family, "name", ""))))
+        _fit_one(family, train, seed)
+
+
+def _train(faces: Sequence[Face], splits: Sequence[str]) -> list[Face]:
+    train = [face for face, split in zip(faces, splits, strict=True) if split == "train"]
+    if len(train) < 2:
+        raise FFDError("families that learn need at least two faces of the train split")
+    return train
+
+
+def _fit_one(family: Family, train: list[Face], seed: int) -> None:
+    assert isinstance(family, Fitted)
+    family.fit(train, draw(seed, "fit", str(getattr(family, "name", ""))))
