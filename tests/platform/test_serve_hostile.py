@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import io
 import json
@@ -87,6 +88,7 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+@functools.cache
 def jpeg(seed: int = 3, side: int = 160) -> bytes:
     made = io.BytesIO()
     Image.fromarray(render_portrait(seed, 0, side).image).save(made, "JPEG", quality=92)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import multiprocessing
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,13 @@ def _with_streams_of_its_own(pipe: Connection, work: Callable[[Connection], None
         work(pipe)
 
 
+def _pipe_that_ends() -> tuple[Connection, Connection]:
+    """A forked process holds the sweep's end too, and would wait ten seconds for itself to close it."""
+    ours, theirs = multiprocessing.Pipe()
+    register_after_fork(ours, Connection.close)
+    return ours, theirs
+
+
 @pytest.mark.parametrize("way", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_jobs_give_the_rows_of_one_and_a_failing_cell_stops_no_other(
     small_config: dict[str, Any],
@@ -59,7 +68,9 @@ def test_two_jobs_give_the_rows_of_one_and_a_failing_cell_stops_no_other(
 ) -> None:
     """`spawn` is what a sweep does; `fork` spares the seconds in which each new process imports everything."""
     if way == "fork":
+        importlib.import_module("ffd_continual.strategies.training.template")  # once, not in each process
         context = multiprocessing.get_context("fork")
+        monkeypatch.setattr(context, "Pipe", _pipe_that_ends)
         monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
         monkeypatch.setattr(workers, "_work", _with_streams_of_its_own)
     del small_config["train"]["threads"]  # so that the sweep divides the cores
