@@ -77,7 +77,7 @@ def finish_run(
     summary["labels"] = config.scenario.labels
     rows = parts.sources.table.rows
     summary["datasets"] = sorted({str(name) for name in rows["dataset"]} - {""})
-    found = _controls(folder, parts) if config.evaluation.controls else {}
+    found = _controls(folder, parts, config.train.threads) if config.evaluation.controls else {}
     if "source_probe" in found:
         summary["source_probe"] = found["source_probe"]
     write_text(folder.path / "summary.json", json.dumps(summary, indent=1))
@@ -126,11 +126,11 @@ def measure_costs(parts: Parts, repeats: int) -> dict[str, Any]:
     }
 
 
-def _controls(folder: RunFolder, parts: Parts) -> dict[str, Any]:
+def _controls(folder: RunFolder, parts: Parts, threads: int) -> dict[str, Any]:
     """Those of controls.json, or measured and written there."""
     path = folder.path / "controls.json"
     if not path.exists():
-        write_text(path, json.dumps(measure_controls(parts), indent=1))
+        write_text(path, json.dumps(measure_controls(parts, threads), indent=1))
     try:
         read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -138,11 +138,12 @@ def _controls(folder: RunFolder, parts: Parts) -> dict[str, Any]:
     return read
 
 
-def measure_controls(parts: Parts) -> dict[str, Any]:
+def measure_controls(parts: Parts, threads: int = 1) -> dict[str, Any]:
     """Border probe and shallow baselines on the manifest's own pictures, each forgery against the real faces; where the
     faces of the scenario come from, and what that says (source_probe.py)."""
-    shallow = shallow_baselines(parts.manifest)
+    shallow = shallow_baselines(parts.manifest, threads=threads)
     nested: dict[str, dict[str, float]] = {}
     for row in shallow.itertuples():
         nested.setdefault(row.forgery, {})[f"{row.feature}, {row.region}"] = float(row.auc)
-    return {"border_probe": border_probe(parts.manifest), "shallow": nested, "source_probe": source_probe(parts)}
+    border = border_probe(parts.manifest, threads=threads)
+    return {"border_probe": border, "shallow": nested, "source_probe": source_probe(parts)}

@@ -136,22 +136,27 @@ def train(
     rate: float = 2e-3,
     distort: Callable[[Tensor, torch.Generator], Tensor] | None = None,
 ) -> None:
-    """Fit `network(distort(x)) = x` in L1 by Adam with a cosine rate; half of each batch is mirrored."""
+    """Fit `network(distort(x)) = x` in L1 by Adam with a cosine rate; half of each batch is mirrored.
+
+    Channels lie last in memory meanwhile: convolutions this narrow take half the time that way.
+    """
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     with one_thread():
         draw_weights(network, generator)
+        network.to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(network.parameters(), rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
             chosen = images[torch.randint(len(images), (batch,), generator=generator)]
             chosen = torch.cat([chosen[: batch // 2], chosen[batch // 2 :].flip(3)])
             seen = distort(chosen, generator) if distort else chosen
+            seen = seen.contiguous(memory_format=torch.channels_last)
             loss = (network(seen) - chosen).abs().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-    network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
 
 
 def small_warp(images: Tensor, generator: torch.Generator) -> Tensor:
