@@ -39,7 +39,6 @@ def warnings_as_remarks() -> Iterator[None]:
     """Inside, our own warnings are shown as remarks, without the place in the source that a user cannot mend."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="avalanche")
-        warnings.filterwarnings("ignore", message=".*No loggers specified.*")
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a box in a chart; the page has it
         warnings.simplefilter("always", DataWarning)
         usual = warnings.showwarning

@@ -55,7 +55,14 @@ class Parts:
         """Learner and strategy in Avalanche's template, with plugins beside them."""
         from ffd_continual.strategies.training.template import FaceStrategy
 
-        return FaceStrategy(self.learner, self.keeper, self.sources, train, self.device, plugins)
+        return FaceStrategy(
+            learner=self.learner,
+            keeper=self.keeper,
+            sources=self.sources,
+            config=train,
+            device=self.device,
+            plugins=plugins,
+        )
 
 
 def open_data(config: RunConfig, cache: Path) -> Manifest:

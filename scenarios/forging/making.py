@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Collection, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
-from multiprocessing.pool import Pool
 from pathlib import Path
 
 import cv2
@@ -180,9 +180,10 @@ def forge_faces(
         return
     work = working_size(size)
     sized = [resize_face(face, work) for face in faces]
+    own = any(type(one).__module__ == "__main__" for one in loaded)  # a family that the running script defines
     with (
         tempfile.TemporaryDirectory(prefix="ffd_forge_") as folder,
-        worker_pool(workers, _start) if workers > 1 else nullcontext() as pool,
+        worker_pool(workers, _start, script=own) if workers > 1 else nullcontext() as pool,
     ):
         path = Path(folder) / "faces.npy"
         np.save(path, np.stack([face.image for face in sized]))
@@ -193,7 +194,7 @@ def forge_faces(
         with tqdm(total=len(tasks), desc="forging", unit="face", disable=not progress) as bar:
             # The job travels with every chunk (some MB): processes keep no state, a killed one loses nothing.
             chunks = ((job, tasks[at : at + CHUNK]) for at in range(0, len(tasks), CHUNK))
-            each = map(_Worker(job), tasks) if pool is None else chain.from_iterable(pool.imap(_run, chunks))
+            each = map(_Worker(job), tasks) if pool is None else chain.from_iterable(pool.map(_run, chunks))
             for made in each:
                 yield made
                 bar.update()
@@ -208,11 +209,11 @@ def _fit(task: tuple[_Job, int]) -> Family:
     return family
 
 
-def _fitted(job: _Job, numbers: Sequence[int], pool: Pool | None, progress: bool) -> _Job:
+def _fitted(job: _Job, numbers: Sequence[int], pool: ProcessPoolExecutor | None, progress: bool) -> _Job:
     """The job with those of its families fitted that learn, each by one thread of one process."""
     learning = [number for number in numbers if isinstance(job.families[number], Fitted)]
     tasks = [(job, number) for number in learning]
-    each = map(_fit, tasks) if pool is None else pool.imap(_fit, tasks)
+    each = map(_fit, tasks) if pool is None else pool.map(_fit, tasks)
     bar = tqdm(each, total=len(tasks), desc="fitting", unit="family", disable=not progress or not tasks)
     families = dict(enumerate(job.families)) | dict(zip(learning, bar, strict=True))
     return replace(job, families=tuple(families.values()))

@@ -135,4 +135,4 @@ def _results(tasks: list[tuple[Path, str, str, str, int]], workers: int) -> Iter
         yield from map(_find, tasks)
         return
     with worker_pool(workers, _one_thread) as pool:
-        yield from pool.imap(_find, tasks, chunksize=8)
+        yield from pool.map(_find, tasks, chunksize=8)

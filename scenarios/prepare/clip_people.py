@@ -124,7 +124,7 @@ def _results(tasks: list[tuple[Path, str, str]], workers: int) -> Iterator[Perso
         yield from map(_find, tasks)
         return
     with worker_pool(workers, one_thread) as pool:
-        yield from pool.imap(_find, tasks, chunksize=8)
+        yield from pool.map(_find, tasks, chunksize=8)
 
 
 def mouth_gap(landmarks: Points) -> float:

@@ -189,7 +189,7 @@ def _run_all(job: _Job, tasks: Sequence[_Task]) -> Iterator[bool]:
         yield from (_run((job, task)) for task in tasks)
         return
     with worker_pool(job.config.workers, one_thread) as pool:
-        yield from pool.imap(_run, ((_reduced(job, task), task) for task in tasks))
+        yield from pool.map(_run, ((_reduced(job, task), task) for task in tasks))
 
 
 def _reduced(job: _Job, task: _Task) -> _Job:

@@ -120,7 +120,7 @@ def studio_faces(
             collect(render(job))
         return faces
     with worker_pool(workers, partial(cv2.setNumThreads, 1)) as pool:
-        for face in pool.imap(render, jobs, chunksize=4):
+        for face in pool.map(render, jobs, chunksize=4):
             collect(face)
     return faces
 

@@ -10,6 +10,7 @@ Output in `out`.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
 
     def __init__(
         self,
+        *,
         learner: Learner,
         keeper: Strategy,
         sources: Sources,
@@ -51,7 +53,7 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
             eval_mb_size=config.eval_batch,
             device=device,
             plugins=[keeper, *plugins],
-            evaluator=EvaluationPlugin(),
+            evaluator=_no_metrics(),
         )
         self.keeper, self.sources, self.config = keeper, sources, config
         self.mbatch: Any = None  # a Batch while training
@@ -212,3 +214,10 @@ class FaceStrategy(SupervisedTemplate):  # type: ignore[misc]
         with torch.no_grad():
             self.learner.end(self.experience_name(experience), self.faces(rows))
         super()._after_training_exp(**kwargs)
+
+
+def _no_metrics() -> EvaluationPlugin:
+    """The platform measures by itself: of that Avalanche warns."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        return EvaluationPlugin()

@@ -114,7 +114,7 @@ def test_it_stands_in_summary_and_report(
 
     start(config_from(small_config), tmp_path / "run")
     told = {"accuracy": 0.75, "chance": 0.5, "faces": 9, "label_by_source": {"alpha": 0.8, "all": 0.5}}
-    monkeypatch.setattr("ffd_continual.finish.border_probe", lambda manifest: {"alpha": 0.5})
+    monkeypatch.setattr("ffd_continual.finish.border_probe", lambda manifest, threads: {"alpha": 0.5})
     monkeypatch.setattr("ffd_continual.finish.source_probe", lambda parts: told)
     small_config["evaluation"]["controls"] = True
     config = config_from(small_config)

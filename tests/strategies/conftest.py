@@ -133,7 +133,7 @@ class Workshop:
     ) -> Trained:
         config, parts = self.parts(*args, **kwargs)
         record = Losses()
-        agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [*plugins, record])
+        agent = parts.agent(config.train, [*plugins, record])
         for experience in range(experiences):
             agent.position = (experience, 0)
             agent.train(parts.benchmark.train_stream[experience], eval_streams=[])

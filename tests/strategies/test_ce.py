@@ -16,7 +16,6 @@ from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.strategies.learner import place
 from ffd_continual.strategies.learners.ce import CE, CEConfig, TypeHead, any_forgery
 from ffd_continual.strategies.learners.trunk import TrunkConfig
-from ffd_continual.strategies.training.template import FaceStrategy
 
 TRUNK = TrunkConfig(backbone="test_efficientnet", weights="none", frozen_stages=2)
 
@@ -90,7 +89,7 @@ def _parts(workshop: Any, strategy: str, order: list[str]) -> Any:
         }
     )  # fmt: skip
     parts = assemble(config, workshop.cache, lambda rows: None)
-    return FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device), parts
+    return parts.agent(config.train), parts
 
 
 @pytest.mark.parametrize(

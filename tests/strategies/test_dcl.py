@@ -15,7 +15,6 @@ from ffd_continual.strategies.learners.dcl import DCL, DCLConfig
 from ffd_continual.strategies.learners.dcl_views import DataViewConfig, draw_data_view, show
 from ffd_continual.strategies.learners.plain import Plain, PlainConfig
 from ffd_continual.strategies.learners.trunk import TrunkConfig
-from ffd_continual.strategies.training.template import FaceStrategy
 
 TRUNK = TrunkConfig("test_efficientnet", "none", 2)
 
@@ -193,7 +192,7 @@ def test_state_survives_growth_and_continues_bit_for_bit(workshop: Any) -> None:
         parts.learner.begin(name)
     parts.learner.load_state_dict(state)
     place(parts.learner, parts.device)
-    again = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device)
+    again = parts.agent(config.train)
     for agent, made in ((run.agent, run.parts), (again, parts)):
         agent.position = (2, 0)
         agent.train(made.benchmark.train_stream[2], eval_streams=[])

@@ -66,7 +66,7 @@ def test_a_killed_experience_goes_on_bit_for_bit(workshop: Any, strategy: str) -
     config, parts = workshop.parts("plain", strategy, **train)  # a new process
     restore(parts.learner, parts.keeper, opened[0], Path("here"))
     place(parts.learner, parts.device)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [_GiveBack(point)])
+    agent = parts.agent(config.train, [_GiveBack(point)])
     agent.position = (1, 2)
     agent.train(parts.benchmark.train_stream[1], eval_streams=[])
     one, two = _last(straight.parts), _last(parts)

@@ -242,7 +242,7 @@ def test_two_types_of_one_experience_have_an_embedding_each(tiny_config: dict[st
     given = {**tiny_config, "scenario": scenario, "learner": learner, "strategy": "naive", "train": train}
     config = config_from(given)
     parts = assemble(config, tmp_path, lambda rows: None)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device)
+    agent = parts.agent(config.train)
     for experience in range(2):
         agent.position = (experience, 0)
         agent.train(parts.benchmark.train_stream[experience], eval_streams=[])
@@ -325,7 +325,7 @@ def test_a_resumed_run_ends_with_the_same_bits(workshop: Any, kind: str) -> None
     config, parts = workshop.parts("guide_space", "replay", **settings)
     _taken(parts.learner, parts.keeper, ended[0])
     place(parts.learner, parts.device)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [_Stop(stop.state)])
+    agent = parts.agent(config.train, [_Stop(stop.state)])
     agent.position = (1, 2)
     agent.train(parts.benchmark.train_stream[1], eval_streams=[])
     mine = parts.learner.state_dict()

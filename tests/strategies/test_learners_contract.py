@@ -106,7 +106,7 @@ def test_saved_and_loaded_inside_an_experience_it_goes_on_bit_for_bit(workshop: 
     restore(parts.learner, parts.keeper, load_checkpoint(tmp_path / "boundary"), tmp_path)
     place(parts.learner, parts.device)
     back = Return(tmp_path)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [back])
+    agent = parts.agent(config.train, [back])
     agent.position = (LAST, SAVED_AT)
     agent.train(parts.benchmark.train_stream[LAST], eval_streams=[])
     assert back.losses == watch.losses[LAST * STEPS + SAVED_AT :]

@@ -94,7 +94,7 @@ def test_a_kill_inside_an_experience_changes_no_bit(workshop: Any, tmp_path: Pat
     assert parts.learner.growth == ["alpha"]
     place(parts.learner, parts.device)
     goes = _Goes(inside)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [goes])
+    agent = parts.agent(config.train, [goes])
     for position in ((1, 2), (2, 0)):
         agent.position = position
         agent.train(parts.benchmark.train_stream[position[0]], eval_streams=[])

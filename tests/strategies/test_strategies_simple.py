@@ -66,7 +66,7 @@ def test_frozen_names_a_learner_that_it_cannot_serve(workshop: Any, monkeypatch:
         workshop.train("wavelet", "frozen", experiences=1)
     config, parts = workshop.parts("plain", "frozen")
     parts.learner.head.requires_grad_(False)
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [])
+    agent = parts.agent(config.train)
     with pytest.raises(FFDError, match="nothing of learner plain is left"):
         agent.train(parts.benchmark.train_stream[0], eval_streams=[])
 
@@ -155,7 +155,7 @@ def test_gdumb_trains_on_its_memory_alone_and_from_scratch(workshop: Any, learn:
     parts.keeper.load_state_dict((memory_only, {**values, "trained": []}))
     if learn:  # the scale of the statistics is met once, in the first experience
         parts.learner.standard.load_state_dict(run.parts.learner.standard.state_dict())
-    agent = FaceStrategy(parts.learner, parts.keeper, parts.sources, config.train, parts.device, [])
+    agent = parts.agent(config.train)
     agent.position = (1, 0)
     agent.train(parts.benchmark.train_stream[1], eval_streams=[])
     assert _same({k: v.clone() for k, v in parts.learner.state_dict().items()}, run.weights)
