@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 import pandas as pd
-import torch
 
 from ffd_continual.config import RunConfig
 from ffd_continual.finish import finish_run
@@ -30,6 +28,7 @@ from ffd_continual.runs.folder import RunFolder, write_table, write_text
 from ffd_continual.runs.samples import write_samples
 from ffd_continual.runs.saving import SafePoints, latest_safe_point, restore, state_of
 from ffd_continual.runs.scalars import ScalarLog
+from ffd_continual.runs.torch_state import compute_alike
 from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
 from ffd_continual.strategies.learner import place
@@ -119,9 +118,7 @@ def _run(config: RunConfig, folder: RunFolder) -> Path:
 
 
 def _stream(config: RunConfig, folder: RunFolder) -> Path:
-    torch.set_num_threads(config.train.threads)
-    cv2.setNumThreads(1)  # OpenCV's own pool would compete with torch's
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    compute_alike(config.train.threads)
 
     def report_skipped(rows: pd.DataFrame) -> None:
         listed = rows[["manifest_row", "path", "cause"]].drop_duplicates("path")

@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
-import torch
 
 from ffd_continual.config import RunConfig
 from ffd_continual.finish import finish_run
@@ -44,6 +42,7 @@ from ffd_continual.runs.checkpoint import Checkpoint, load_checkpoint, save_chec
 from ffd_continual.runs.folder import RunFolder, write_table, write_text
 from ffd_continual.runs.saving import SafePoints
 from ffd_continual.runs.scalars import ScalarLog
+from ffd_continual.runs.torch_state import compute_alike
 from ffd_continual.scenarios.errors import FFDError, is_full
 from ffd_continual.stopping import Stopping
 
@@ -77,9 +76,7 @@ def grow(lineage: Lineage) -> Outcome:
 def _grow(lineage: Lineage, plan: Plan) -> Outcome:
     folder = RunFolder(lineage.candidate)
     config = folder.read_config()
-    torch.set_num_threads(config.train.threads)
-    cv2.setNumThreads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    compute_alike(config.train.threads)
     clock = Clock(folder.path / "clock.json")
     clock.load(None)
     if not folder.after(plan.last).is_dir():

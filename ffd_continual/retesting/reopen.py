@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -26,6 +25,7 @@ from ffd_continual.runs.checkpoint import TENSORS, load_checkpoint
 from ffd_continual.runs.detector import score_faces
 from ffd_continual.runs.folder import RunFolder, write_table
 from ffd_continual.runs.saving import restore
+from ffd_continual.runs.torch_state import compute_alike
 from ffd_continual.scenarios.batch import Batch
 from ffd_continual.scenarios.dataset import Sources, plain_batch
 from ffd_continual.scenarios.errors import FFDError
@@ -151,9 +151,7 @@ def reopen(path: Path) -> Reopened:
     folder = RunFolder(path)
     config = folder.read_config()
     config = replace(config, train=replace(config.train, kept_views=0))  # pictures are judged, not stored features
-    torch.set_num_threads(config.train.threads)
-    cv2.setNumThreads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    compute_alike(config.train.threads)
     parts = assemble(config, folder.cache, lambda rows: say(f"{rows['path'].nunique()} unreadable pictures left out"))
     last = len(parts.scenario.experiences) - 1
     if not (folder.after(last).is_dir() and folder.predictions(last).is_file()):

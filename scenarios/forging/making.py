@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import cv2
@@ -190,14 +191,30 @@ def forge_faces(
         marks = np.stack([face.landmarks for face in sized])
         people = tuple(face.identity for face in sized)
         job = _Job(path, marks, people, tuple(names), tuple(splits), tuple(loaded), seed, size)
-        job = _fitted(job, sorted({number for _, number in tasks}), pool, progress)
-        with tqdm(total=len(tasks), desc="forging", unit="face", disable=not progress) as bar:
-            # The job travels with every chunk (some MB): processes keep no state, a killed one loses nothing.
-            chunks = ((job, tasks[at : at + CHUNK]) for at in range(0, len(tasks), CHUNK))
-            each = map(_Worker(job), tasks) if pool is None else chain.from_iterable(pool.map(_run, chunks))
-            for made in each:
-                yield made
-                bar.update()
+        forged = _in_order(job, tasks, progress) if pool is None else _side_by_side(job, tasks, pool, progress)
+        yield from tqdm(forged, total=len(tasks), desc="forging", unit="face", disable=not progress)
+
+
+def _in_order(job: _Job, tasks: Sequence[tuple[int, int]], progress: bool) -> Iterator[Made]:
+    learning = _learning(job, tasks)
+    job = _with_fitted(job, learning, (_fit((job, number)) for number in learning), progress)
+    return map(_Worker(job), tasks)
+
+
+def _side_by_side(
+    job: _Job, tasks: Sequence[tuple[int, int]], pool: ProcessPoolExecutor, progress: bool
+) -> Iterator[Made]:
+    """In the order of `tasks`. While families are fitted, idle processes forge by those that need no fitting."""
+    learning = _learning(job, tasks)
+    fits = [pool.submit(_fit, (job, number)) for number in learning]
+    by_family = [list(group) for _, group in groupby(tasks, key=itemgetter(1))]
+    chunks = [group[at : at + CHUNK] for group in by_family for at in range(0, len(group), CHUNK)]
+    # The job travels with every chunk (some MB): processes keep no state.
+    forged = {at: pool.submit(_run, (job, one)) for at, one in enumerate(chunks) if one[0][1] not in learning}
+    job = _with_fitted(job, learning, (fit.result() for fit in fits), progress)
+    forged |= {at: pool.submit(_run, (job, one)) for at, one in enumerate(chunks) if one[0][1] in learning}
+    for at in range(len(chunks)):
+        yield from forged.pop(at).result()
 
 
 def _fit(task: tuple[_Job, int]) -> Family:
@@ -209,13 +226,13 @@ def _fit(task: tuple[_Job, int]) -> Family:
     return family
 
 
-def _fitted(job: _Job, numbers: Sequence[int], pool: ProcessPoolExecutor | None, progress: bool) -> _Job:
-    """The job with those of its families fitted that learn, each by one thread of one process."""
-    learning = [number for number in numbers if isinstance(job.families[number], Fitted)]
-    tasks = [(job, number) for number in learning]
-    each = map(_fit, tasks) if pool is None else pool.map(_fit, tasks)
-    bar = tqdm(each, total=len(tasks), desc="fitting", unit="family", disable=not progress or not tasks)
-    families = dict(enumerate(job.families)) | dict(zip(learning, bar, strict=True))
+def _learning(job: _Job, tasks: Sequence[tuple[int, int]]) -> list[int]:
+    return [number for number in sorted({number for _, number in tasks}) if isinstance(job.families[number], Fitted)]
+
+
+def _with_fitted(job: _Job, numbers: Sequence[int], fitted: Iterable[Family], progress: bool) -> _Job:
+    bar = tqdm(fitted, total=len(numbers), desc="fitting", unit="family", disable=not progress or not numbers)
+    families = dict(enumerate(job.families)) | dict(zip(numbers, bar, strict=True))
     return replace(job, families=tuple(families.values()))
 
 
