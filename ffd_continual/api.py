@@ -16,7 +16,7 @@ message says what to do; pictures are RGB arrays (H, W, 3) uint8 or paths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,10 +131,12 @@ def evaluate(
     samples: int = 1000,
     seed: int = 0,
     progress: bool = False,
+    only: Sequence[str] = (),
 ) -> Evaluation:
     """Measure on face crops of a manifest or a folder: AUC, accuracy, EER, AP, TPR, ECE, each with a 95 % interval
-    over persons, at frame and video level, and the AUC of each forgery. split "all" takes every face."""
-    return evaluate_faces(detector, data, split, samples=samples, seed=seed, progress=progress)
+    over persons, at frame and video level, and the AUC of each forgery with its means. split "all" takes every face;
+    only: these forgeries, beside all real faces."""
+    return evaluate_faces(detector, data, split, samples=samples, seed=seed, progress=progress, only=only)
 
 
 def neighbours(

@@ -33,6 +33,7 @@ COMMANDS = {
     "bench": "what growing costs and reaches, against retraining",
     "report": "write a run's report again",
     "predict": "judge pictures and videos with a run's or a lineage's detector",
+    "evaluate": "measure a run's or a lineage's detector on other data",
     "robust": "judge finished runs on perturbed test faces",
     "serve": "a page on this machine: judge pictures, browse a lineage",
     "benign": "count false alarms on real faces after harmless edits",

@@ -6,7 +6,7 @@ run's own rule), each measure with a 95 % interval over persons (videos or files
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from ffd_continual.detecting.opened import Opened
-from ffd_continual.measuring.metrics import METRICS, Interval, as_labels_and_scores, batched_auc, cluster_bootstrap
+from ffd_continual.measuring.metrics import (
+    METRICS,
+    Bools,
+    Floats,
+    Interval,
+    as_labels_and_scores,
+    batched_auc,
+    cluster_bootstrap,
+    draw_counts,
+    percentile_interval,
+    resample,
+)
 from ffd_continual.measuring.video_level import told_apart, video_level
 from ffd_continual.scenarios.errors import FFDError
 from ffd_continual.scenarios.folder import IDENTITY_PATTERN, open_faces
@@ -32,6 +43,7 @@ class Evaluation:
     frame: Mapping[str, Interval]
     video: Mapping[str, Interval] | None  # None where no video has two faces
     forgeries: Mapping[str, Interval]  # AUC of each forgery's faces against all real ones, frame level
+    means: Mapping[str, Interval]  # of these AUCs: "learnt", over what the detector was taught, and "never learnt"
     faces: pd.DataFrame  # one row a face: path, label, forgery, person, video, z, score, decision, attribution, novelty
     unreadable: tuple[str, ...]  # what was left out, with the cause
 
@@ -71,15 +83,19 @@ def evaluate_faces(
     samples: int = 1000,
     seed: int = 0,
     progress: bool = True,
+    only: Sequence[str] = (),
 ) -> Evaluation:
     """Measure a detector on a manifest's faces, or a folder's (DIR/real, DIR/<forgery>).
 
     split: its faces only, where the data have splits; "all" takes everything, also what the detector may have been
-    taught on. samples: bootstrap resamples. Raises FFDError without faces of both classes.
+    taught on. only: these forgeries, beside all real faces; default: all. samples: bootstrap resamples. Raises FFDError
+    without faces of both classes.
     """
     if split not in SPLITS:
         raise FFDError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
     manifest = data if isinstance(data, Manifest) else open_faces(data, identity_pattern=identity_pattern, assign=False)
+    if only:
+        manifest = _some(manifest, only)
     if split != "all" and (manifest.table["split"] != "").any():
         manifest = manifest.subset((manifest.table["split"] == split).to_numpy())
     labels = set(manifest.table["label"].tolist())
@@ -103,8 +119,37 @@ def evaluate_faces(
             for n, (m, c) in METRICS.items()
             if c in columns
         }
-    each = {}
-    for name in sorted(set(rows["forgery"][flags])):
-        part = ~flags | (rows["forgery"] == name).to_numpy()
-        each[str(name)] = cluster_bootstrap(flags[part], z[part], people[part], batched_auc, samples, seed)
-    return Evaluation(frame, video, each, rows, bad)
+    each, means = _forgeries(detector, rows, flags, z, samples, seed)
+    return Evaluation(frame, video, each, means, rows, bad)
+
+
+def _some(manifest: Manifest, only: Sequence[str]) -> Manifest:
+    """Its real faces and these forgeries. FFDError names what it has instead."""
+    names = manifest.table["forgery"].where(manifest.table["label"] == 1, "")
+    known = sorted(set(names) - {""})
+    absent = [name for name in only if name not in known]
+    if absent:
+        raise FFDError(f"{manifest.source} has no forgery {', '.join(absent)}; it has {', '.join(known) or 'none'}.")
+    return manifest.subset(names.isin(["", *only]).to_numpy())
+
+
+def _forgeries(
+    detector: Opened, rows: pd.DataFrame, flags: Bools, z: Floats, samples: int, seed: int
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """The AUC of each forgery and their means; one draw of persons serves all of them."""
+    names, groups = np.unique(rows["person"].to_numpy(str), return_inverse=True)
+    count = len(names)
+    counts = draw_counts(count, samples, np.random.default_rng(seed)) if count > 1 else np.zeros((0, count))
+    counts = np.vstack([np.ones((1, count)), counts])  # first the faces themselves
+    forgery, drawn = rows["forgery"].to_numpy(str), {}
+    for name in sorted(set(forgery[flags])):
+        part = ~flags | (forgery == name)
+        drawn[str(name)] = resample(batched_auc, flags[part], z[part], groups[part].astype(np.int64), counts)
+    each = {name: percentile_interval(float(draws[0]), draws[1:]) for name, draws in drawn.items()}
+    means = {}
+    for word, taught in (("learnt", True), ("never learnt", False)):
+        own = [draws for name, draws in drawn.items() if (name in detector.known) == taught]
+        if own:
+            mean = np.mean(np.stack(own), axis=0)
+            means[word] = percentile_interval(float(mean[0]), mean[1:])
+    return each, means

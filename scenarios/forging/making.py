@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import deque
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
@@ -32,6 +33,7 @@ SPLITS = ("train", "valid", "test")
 WORKING = 1.5
 CANDIDATES = 32
 CHUNK = 32
+EARLY = 2048
 
 
 @dataclass(frozen=True)
@@ -204,17 +206,20 @@ def _in_order(job: _Job, tasks: Sequence[tuple[int, int]], progress: bool) -> It
 def _side_by_side(
     job: _Job, tasks: Sequence[tuple[int, int]], pool: ProcessPoolExecutor, progress: bool
 ) -> Iterator[Made]:
-    """In the order of `tasks`. While families are fitted, idle processes forge by those that need no fitting."""
+    """In the order of `tasks`. While families are fitted, idle processes forge by those that need no fitting: `EARLY`
+    faces at most, as they wait in memory."""
     learning = _learning(job, tasks)
     fits = [pool.submit(_fit, (job, number)) for number in learning]
     by_family = [list(group) for _, group in groupby(tasks, key=itemgetter(1))]
     chunks = [group[at : at + CHUNK] for group in by_family for at in range(0, len(group), CHUNK)]
+    ready = [at for at, chunk in enumerate(chunks) if chunk[0][1] not in learning]
     # The job travels with every chunk (some MB): processes keep no state.
-    forged = {at: pool.submit(_run, (job, one)) for at, one in enumerate(chunks) if one[0][1] not in learning}
+    early = {at: pool.submit(_run, (job, chunks[at])) for at in ready[: EARLY // CHUNK]}
     job = _with_fitted(job, learning, (fit.result() for fit in fits), progress)
-    forged |= {at: pool.submit(_run, (job, one)) for at, one in enumerate(chunks) if one[0][1] in learning}
-    for at in range(len(chunks)):
-        yield from forged.pop(at).result()
+    begun = {at: one for at, one in early.items() if not one.cancel()}
+    forged = deque(begun.get(at) or pool.submit(_run, (job, chunk)) for at, chunk in enumerate(chunks))
+    while forged:
+        yield from forged.popleft().result()
 
 
 def _fit(task: tuple[_Job, int]) -> Family:

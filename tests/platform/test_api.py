@@ -12,10 +12,12 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pandas as pd
 import pytest
 
 from ffd_continual import api
 from ffd_continual.api import evaluate, gather, load, neighbours, predict
+from ffd_continual.cli import main
 from ffd_continual.detecting.evidence import BOTH
 from ffd_continual.detecting.opened import Opened
 from ffd_continual.lineage.adopt import adopt
@@ -89,11 +91,37 @@ def test_evaluate_gives_the_figures_of_the_run(iin_run: Path, iin_detector: Open
     summary = json.loads((iin_run / "summary.json").read_text())
     taught = (found.forgeries["alpha"].value + found.forgeries["beta"].value) / 2
     assert taught == pytest.approx(summary["auc"]["aa"], abs=1e-6)
+    assert found.means["learnt"].value == pytest.approx(taught)
+    assert found.means["never learnt"] == found.forgeries["gamma"]
+    some = evaluate(iin_detector, iin_run.parent / "data", samples=20, only=["beta"])
+    assert some.forgeries == {"beta": found.forgeries["beta"]}
+    assert set(some.means) == {"learnt"}
     manifest = open_faces(iin_run.parent / "data")
     with pytest.raises(FFDError, match="no forged face in split 'test'"):
         evaluate(iin_detector, manifest.subset((manifest.table["label"] == 0).to_numpy()))
     with pytest.raises(FFDError, match="split must be one of"):
         evaluate(iin_detector, manifest, split="tset")
+    with pytest.raises(FFDError, match="no forgery delta; it has alpha, beta, gamma"):
+        evaluate(iin_detector, manifest, only=["beta", "delta"])
+
+
+def test_the_command_evaluate_says_what_was_measured(
+    iin_run: Path, iin_detector: Opened, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = iin_run.parent / "data", tmp_path / "faces.csv"
+    given = ["evaluate", str(iin_run), str(data), "--samples", "50"]
+    assert main([*given, "--only", "alpha,gamma", "--out", str(out)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    found = evaluate(iin_detector, data, samples=50, only=["alpha", "gamma"])
+    faces, (alpha, gamma) = pd.read_csv(out), found.forgeries.values()
+    count = int((faces["forgery"] == "alpha").sum())
+    assert f"{'alpha *':24s}{count:7d}    {alpha.value:.3f} [{alpha.low:.3f}, {alpha.high:.3f}]" in said
+    assert f"{'mean, never learnt':31s}    {gamma.value:.3f} [{gamma.low:.3f}, {gamma.high:.3f}]" in said
+    assert any(line.startswith("AUC ") and f"{found.frame['auc'].value:.3f}" in line for line in said)
+    assert max(map(len, said)) <= 80
+    assert faces["z"].to_numpy() == pytest.approx(found.faces["z"].to_numpy())
+    assert main(["evaluate", str(iin_run), str(data), "--out", "faces.xlsx"]) == 2
+    assert "ends in .parquet or .csv" in capsys.readouterr().err
 
 
 def test_neighbours_are_the_nearest_by_hand(iin_run: Path, iin_detector: Opened) -> None:
