@@ -26,6 +26,8 @@ WORDS = {
     "tpr10": "found at 10 % alarms",
     "tpr1": "found at 1 % alarms",
     "ece": "calibration error",
+    "found": "forged faces called so",
+    "alarms": "real faces called forged",
 }
 
 
@@ -58,6 +60,7 @@ def words(detector: Opened, found: Evaluation, source: str, samples: int) -> str
     faces, known = found.faces, detector.known
     counts = faces[faces["label"] == 1]["forgery"].value_counts().to_dict()
     reals, people = int((faces["label"] == 0).sum()), faces["person"].nunique()
+    frame = {"auc": found.frame["auc"], "acc": found.frame["acc"], **found.decided, **found.frame}
     lines = [
         wrapped(f"{detector.version} on {source}: {len(faces)} faces, {reals} of them real"),
         "",
@@ -67,14 +70,18 @@ def words(detector: Opened, found: Evaluation, source: str, samples: int) -> str
         *_lines({f"mean, {word}": one for word, one in found.means.items()}),
         "",
     ]  # fmt: skip
-    for level, measured in (("faces", found.frame), ("videos", found.video)):
+    for level, measured in (("faces", frame), ("videos", found.video)):
         if measured is not None:
             lines += [f"all {level} together", *_lines({WORDS[name]: one for name, one in measured.items()}), ""]
     drawn = f"[ ] 95 % interval, {samples} resamples of {people} persons (videos, files, where nobody is named)"
     lines.append(wrapped(drawn if samples else "no intervals were asked for"))
     if samples and people < FEW:
         lines.append("    so few that the intervals are too narrow: take them as a hint")
-    lines.append(wrapped("each forgery against all real faces; accuracy at the detector's own threshold"))
+    lines.append(
+        wrapped(
+            "each forgery against all real faces; accuracy and what is called forged: at the detector's own threshold"
+        )
+    )
     if found.unreadable:
         lines.append(wrapped(f"{len(found.unreadable)} pictures could not be read, e.g. {found.unreadable[0]}"))
     return "\n".join(lines)

@@ -21,6 +21,7 @@ from ffd_continual.measuring.metrics import (
     Floats,
     Interval,
     as_labels_and_scores,
+    batched_acc,
     batched_auc,
     cluster_bootstrap,
     draw_counts,
@@ -44,6 +45,7 @@ class Evaluation:
     video: Mapping[str, Interval] | None  # None where no video has two faces
     forgeries: Mapping[str, Interval]  # AUC of each forgery's faces against all real ones, frame level
     means: Mapping[str, Interval]  # of these AUCs: "learnt", over what the detector was taught, and "never learnt"
+    decided: Mapping[str, Interval]  # shares at the detector's own threshold: "found" of forged, "alarms" of real faces
     faces: pd.DataFrame  # one row a face: path, label, forgery, person, video, z, score, decision, attribution, novelty
     unreadable: tuple[str, ...]  # what was left out, with the cause
 
@@ -120,7 +122,13 @@ def evaluate_faces(
             if c in columns
         }
     each, means = _forgeries(detector, rows, flags, z, samples, seed)
-    return Evaluation(frame, video, each, means, rows, bad)
+    decided = {
+        word: cluster_bootstrap(
+            np.ones(part.sum(), int), scores["margin"][part], people[part], batched_acc, samples, seed
+        )
+        for word, part in (("found", flags), ("alarms", ~flags))
+    }
+    return Evaluation(frame, video, each, means, decided, rows, bad)
 
 
 def _some(manifest: Manifest, only: Sequence[str]) -> Manifest:

@@ -96,6 +96,9 @@ def test_evaluate_gives_the_figures_of_the_run(iin_run: Path, iin_detector: Open
     some = evaluate(iin_detector, iin_run.parent / "data", samples=20, only=["beta"])
     assert some.forgeries == {"beta": found.forgeries["beta"]}
     assert set(some.means) == {"learnt"}
+    called = faces["z"] >= iin_detector.facts.threshold
+    shares = called.groupby(faces["label"]).mean()
+    assert (found.decided["alarms"].value, found.decided["found"].value) == pytest.approx((shares[0], shares[1]))
     manifest = open_faces(iin_run.parent / "data")
     with pytest.raises(FFDError, match="no forged face in split 'test'"):
         evaluate(iin_detector, manifest.subset((manifest.table["label"] == 0).to_numpy()))
