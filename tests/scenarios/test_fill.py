@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,12 +13,15 @@ from ffd_continual.scenarios.forging.fill import HOLES, Fill, conditional, cut_h
 from ffd_continual.scenarios.forging.geometry import align, move
 from ffd_continual.scenarios.studio.portrait import studio_faces
 
-FACES = studio_faces(10, 1, 3, 96, 1)
+
+@functools.cache
+def faces() -> list[Face]:
+    return studio_faces(10, 1, 3, 96, 1)
 
 
 def fitted() -> Fill:
     family = Fill()
-    family.fit(FACES[:8], np.random.default_rng(0))
+    family.fit(faces()[:8], np.random.default_rng(0))
     return family
 
 
@@ -47,7 +51,7 @@ def test_quilt_finds_the_one_who_fits_and_keeps_off_what_may_not_be_used() -> No
 
 
 def test_nothing_under_the_hole_is_read() -> None:
-    family, target = fitted(), FACES[9]
+    family, target = fitted(), faces()[9]
     inner, matrix = align(target, family.config.side)
     marks = move(target.landmarks, matrix)
     for name in HOLES:
@@ -61,7 +65,7 @@ def test_nothing_under_the_hole_is_read() -> None:
 
 def test_fills_have_the_tone_of_their_surroundings() -> None:
     family = fitted()
-    for target in FACES[8:]:
+    for target in faces()[8:]:
         inner, matrix = align(target, family.config.side)
         hole = cut_hole(move(target.landmarks, matrix), "left_cheek", inner.shape[:2], 0.03, np.random.default_rng(0))
         painted = family.paint(inner, hole, np.random.default_rng(1))[hole > 0].mean(0)
@@ -69,7 +73,7 @@ def test_fills_have_the_tone_of_their_surroundings() -> None:
 
 
 def test_the_seed_decides() -> None:
-    family, target = fitted(), FACES[8]
+    family, target = fitted(), faces()[8]
 
     def forged(face: Face, others: Sequence[Face], seed: int) -> Forged:
         one = family.forge(face, others, np.random.default_rng(seed))
@@ -81,4 +85,4 @@ def test_the_seed_decides() -> None:
     np.testing.assert_array_equal(made[0].image, made[1].image)
     assert (made[0].image != made[2].image).any()
     other = Face(target.image, target.landmarks, "nobody", "nothing")
-    np.testing.assert_array_equal(forged(other, FACES, 1).image, made[0].image)
+    np.testing.assert_array_equal(forged(other, faces(), 1).image, made[0].image)

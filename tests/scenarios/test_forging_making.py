@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,26 +33,28 @@ from ffd_continual.scenarios.manifest import read_manifest
 from ffd_continual.scenarios.pictures import read_mark, read_picture
 from ffd_continual.scenarios.studio.portrait import render_portrait
 
-PEOPLE = tuple(render_portrait(person, 0, 64) for person in range(12))
-SECOND_SHOTS = tuple(render_portrait(person, 1, 64) for person in range(4))
+
+@functools.cache
+def people(count: int = 12, shot: int = 0) -> tuple[Face, ...]:
+    return tuple(render_portrait(person, shot, 64) for person in range(count))
 
 
 def test_split_people_keeps_persons_whole_and_in_place() -> None:
-    people = [f"p{i % 100}" for i in range(250)]
-    splits = split_people(people, 3)
-    assert len({(one, split) for one, split in zip(people, splits, strict=True)}) == 100
+    names = [f"p{i % 100}" for i in range(250)]
+    splits = split_people(names, 3)
+    assert len({(one, split) for one, split in zip(names, splits, strict=True)}) == 100
     share = splits.count("train") / len(splits)
     assert 0.55 < share < 0.85
-    more = split_people([*people, *(f"q{i}" for i in range(40))], 3)
+    more = split_people([*names, *(f"q{i}" for i in range(40))], 3)
     assert more[:250] == splits
-    assert split_people(people, 4) != splits
+    assert split_people(names, 4) != splits
     assert sorted(split_people(["a", "b", "c"], 0)) == ["test", "train", "valid"]
     with pytest.raises(FFDError, match="3 or more"):
         split_people(["a", "b", "a"], 0)
 
 
 def test_plan_keeps_so_many_a_family_and_differs_between_families() -> None:
-    names = [face.name for face in PEOPLE]
+    names = [face.name for face in people()]
     tasks = plan(names, ["warp", "swap"], 0, 5)
     chosen = [{index for index, number in tasks if number == family} for family in (0, 1)]
     assert [len(one) for one in chosen] == [5, 5]
@@ -79,9 +82,9 @@ class Spy:
 
 def test_sources_and_training_stay_within_the_split() -> None:
     splits = ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
-    where = {face.identity: split for face, split in zip(PEOPLE, splits, strict=True)}
+    where = {face.identity: split for face, split in zip(people(), splits, strict=True)}
     spy = Spy()
-    made = list(forge_faces(PEOPLE, splits, [spy], size=64, progress=False))
+    made = list(forge_faces(people(), splits, [spy], size=64, progress=False))
     assert len(made) == 12
     assert {where[one] for one in spy.fitted} == {"train"}
     for target, lent in spy.lent.items():
@@ -91,7 +94,7 @@ def test_sources_and_training_stay_within_the_split() -> None:
     forged = made[0].forged
     assert forged is not None
     assert forged.image.shape == (64, 64, 3)
-    real = finish_face(PEOPLE[0], 64).image
+    real = finish_face(people()[0], 64).image
     assert (forged.image[forged.mask == 0] == real[forged.mask == 0]).all()
 
 
@@ -99,11 +102,11 @@ def test_forgeries_depend_on_seed_and_name_not_on_order_or_rest() -> None:
     splits = ["train"] * 12
 
     def run(**more: Any) -> dict[tuple[str, int], np.ndarray]:
-        made = forge_faces(PEOPLE, splits, ["warp", "selfblend"], size=64, progress=False, **more)
+        made = forge_faces(people(), splits, ["warp", "selfblend"], size=64, progress=False, **more)
         return {(m.forgery, m.index): m.forged.image for m in made if m.forged}
 
     whole, other = run(), run(seed=1)
-    done = {("warp", face.name) for face in PEOPLE[:6]}
+    done = {("warp", face.name) for face in people()[:6]}
     rest = run(done=done)
     assert len(rest) == len(whole) - 6
     for key, image in rest.items():
@@ -117,7 +120,7 @@ def test_any_number_of_workers_gives_the_same_bytes() -> None:
     one, two = (
         [
             m.forged.image.tobytes()
-            for m in forge_faces(PEOPLE, splits, ["swap", "eigenface", "upsampling"], workers=n, progress=False)
+            for m in forge_faces(people(), splits, ["swap", "eigenface", "upsampling"], workers=n, progress=False)
             if m.forged
         ]
         for n in (1, 2)
@@ -133,7 +136,7 @@ def test_draw_is_a_pure_function_of_its_names() -> None:
 @pytest.fixture
 def drawn_portraits(monkeypatch: pytest.MonkeyPatch) -> Collected:
     """`forge_dataset` finds the drawn people in place of photographs."""
-    collected = Collected([Portrait(face, "drawn") for face in (*PEOPLE, *SECOND_SHOTS)], [], [Path("wall.jpg")])
+    collected = Collected([Portrait(face, "drawn") for face in (*people(), *people(4, 1))], [], [Path("wall.jpg")])
     monkeypatch.setattr(forge_module, "collect_portraits", lambda *_: collected)
     return collected
 

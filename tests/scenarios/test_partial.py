@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from ffd_continual.scenarios.pictures import write_picture
 from ffd_continual.scenarios.studio.portrait import studio_faces
 
 PEOPLE = 12
-FACES = [cv2.resize(face.image, (96, 96), interpolation=cv2.INTER_AREA) for face in studio_faces(PEOPLE, 1, 5, 144, 1)]
+
+
+@functools.cache
+def faces() -> list[np.ndarray]:
+    shots = studio_faces(PEOPLE, 1, 5, 144, 1)
+    return [cv2.resize(face.image, (96, 96), interpolation=cv2.INTER_AREA) for face in shots]
 
 
 def cut(face: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
@@ -35,15 +41,17 @@ def covered(face: np.ndarray, top: int, left: int, height: int, width: int) -> n
     return PERTURBATIONS["jpeg"].apply(face, 60, 0, 0)
 
 
-COPIES = {
-    "corner": cut(FACES[0], (0, 84, 0, 84)),
-    "middle": cut(FACES[1], (6, 90, 5, 89)),
-    "one side": cut(FACES[2], (0, 96, 13, 96)),
-    "mirrored": cut(FACES[3], (8, 93, 3, 88))[:, ::-1].copy(),
-    "logo": covered(FACES[4], 4, 66, 26, 26),
-    "bar": covered(FACES[5], 80, 0, 14, 96),
-    "glasses": covered(FACES[6], 36, 28, 14, 40),
-}
+@functools.cache
+def copies_made() -> dict[str, np.ndarray]:
+    return {
+        "corner": cut(faces()[0], (0, 84, 0, 84)),
+        "middle": cut(faces()[1], (6, 90, 5, 89)),
+        "one side": cut(faces()[2], (0, 96, 13, 96)),
+        "mirrored": cut(faces()[3], (8, 93, 3, 88))[:, ::-1].copy(),
+        "logo": covered(faces()[4], 4, 66, 26, 26),
+        "bar": covered(faces()[5], 80, 0, 14, 96),
+        "glasses": covered(faces()[6], 36, 28, 14, 40),
+    }
 
 
 def found(pictures: list[np.ndarray], people: list[str]) -> Copies:
@@ -81,8 +89,8 @@ def test_agreement_counts_blocks() -> None:
 
 
 def test_cut_and_covered_copies_are_found_and_strangers_are_not() -> None:
-    names = list(COPIES)
-    copies = found(FACES + [COPIES[name] for name in names], [f"p{i}" for i in range(PEOPLE)] + names)
+    names = list(copies_made())
+    copies = found(faces() + [copies_made()[name] for name in names], [f"p{i}" for i in range(PEOPLE)] + names)
     pairs = {pair: at for at, pair in enumerate(zip(copies.first.tolist(), copies.second.tolist(), strict=True))}
     assert set(pairs) == {(i, PEOPLE + i) for i in range(len(names))}
     turned = {names[pair[0]]: bool(copies.mirrored[at]) for pair, at in pairs.items()}
@@ -92,7 +100,7 @@ def test_cut_and_covered_copies_are_found_and_strangers_are_not() -> None:
 
 
 def test_rows_of_one_person_are_left_out() -> None:
-    pictures = [*FACES[:4], COPIES["corner"]]
+    pictures = [*faces()[:4], copies_made()["corner"]]
     assert len(found(pictures, ["p0", "p1", "p2", "p3", "p0"]).first) == 0
     assert len(found(pictures, ["p0", "p1", "p2", "p3", "new"]).first) == 1
     assert len(found(pictures[:1], ["p0"]).first) == 0
@@ -100,7 +108,9 @@ def test_rows_of_one_person_are_left_out() -> None:
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = []
-    for i, (face, split) in enumerate(zip([*FACES[:6], COPIES["corner"]], ["test", *["train"] * 6], strict=True)):
+    for i, (face, split) in enumerate(
+        zip([*faces()[:6], copies_made()["corner"]], ["test", *["train"] * 6], strict=True)
+    ):
         write_picture(tmp_path / f"{i}.png", face)
         rows.append({"path": f"{i}.png", "label": 0, "forgery": "real", "identity": f"p{i}", "split": split})
     write_manifest(pd.DataFrame(rows), tmp_path / "manifest.csv")
