@@ -40,6 +40,13 @@ def job():
     print(sum(one.forged is not None for one in made), "forged")
 
 """
+KILLED = """
+import gc, os, signal
+from ffd_continual.scenarios.workers import worker_pool
+with worker_pool(1, gc.disable) as pool:
+    print(*{pool.submit(os.getpid).result() for _ in range(9)}, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 GUARD = 'if __name__ == "__main__":\n    '
 
 
@@ -63,6 +70,16 @@ def test_a_family_of_the_script_s_own_reaches_the_processes(tmp_path: Path) -> N
     assert said[-1] == "4 forged", errors
     _, errors = told(OWN + "job()\n", tmp_path)
     assert "if __name__ == '__main__'" in errors.strip().splitlines()[-1]
+
+
+def test_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    said, errors = told(KILLED, tmp_path)
+    numbers = [int(one) for one in said[0].split()]
+    assert numbers, errors
+    limit = time.monotonic() + 20
+    while any(Path(f"/proc/{number}").exists() for number in numbers):
+        assert time.monotonic() < limit, f"of {numbers} some live on"
+        time.sleep(0.05)
 
 
 def test_a_process_that_dies_is_told_and_not_waited_for() -> None:
